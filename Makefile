@@ -1,0 +1,32 @@
+# Two commands set everything up: `make up` starts a cluster, `make test` passes the tests.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.PHONY: up test lint demo clean
+
+up: $(STAMP)  ## a local cluster of three nodes; Ctrl-C stops it and keeps its data
+	$(BIN)/cute up
+
+test: $(STAMP)  ## all tests
+	$(BIN)/pytest
+
+lint: $(STAMP)  ## style, types, and which package may import which
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+demo: $(STAMP)  ## stream real text through a cluster whose leader is killed on the way
+	$(BIN)/python deploy/demo.py
+
+# The editable install links file by file: a module that was added or removed needs it again.
+$(STAMP): pyproject.toml $(shell find client node replication storage -type d)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $(STAMP)
+
+clean:
+	rm -rf $(VENV) build *.egg-info

@@ -1,0 +1,69 @@
+"""What a Raft entry asks the state machine to do.
+
+An entry's payload, after its type byte, is a msgpack array of commands; each command is a tagged
+array. Fields may be added at the end with a default, so that a newer node reads older entries; tags
+are never reused.
+
+Everything apply decides by is in here. `timestamp` is the proposing leader's wall clock in ms:
+apply takes the largest seen as log time and never looks at a clock of its own.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import msgspec
+
+
+class AppendBatch(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    stream: str
+    body: bytes
+    """Records, packed as `storage.record` does."""
+    count: int
+    record_bytes_max: int
+    timestamp: int
+    max_timestamp: int | None
+    if_offset: int | None
+    producer: tuple[int, int, int] | None
+    """id, epoch, sequence."""
+    key: str | None
+    """Idempotency key."""
+    digest: bytes
+    """Of the body: tells a repeat from another batch under the same key or sequence."""
+
+
+class CreateStream(msgspec.Struct, frozen=True, array_like=True, tag=2):
+    name: str
+    config: dict[str, int | str | bool]
+    timestamp: int
+
+
+class DeleteStream(msgspec.Struct, frozen=True, array_like=True, tag=3):
+    name: str
+    timestamp: int
+
+
+class RegisterProducer(msgspec.Struct, frozen=True, array_like=True, tag=4):
+    name: str | None
+    timestamp: int
+
+
+class InitCluster(msgspec.Struct, frozen=True, array_like=True, tag=5):
+    """First command of a cluster's life: gives it its id."""
+
+    cluster_id: str
+    timestamp: int
+
+
+Command: TypeAlias = AppendBatch | CreateStream | DeleteStream | RegisterProducer | InitCluster
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(list[Command])
+
+
+def encode_commands(commands: list[Command]) -> bytes:
+    return _encoder.encode(commands)
+
+
+def decode_commands(payload: memoryview) -> list[Command]:
+    return _decoder.decode(payload)

@@ -1,0 +1,70 @@
+"""Settings of the replication layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+KiB = 1 << 10
+MiB = 1 << 20
+
+Address = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Raft's periods in seconds. The defaults suit small machines that do other work too.
+
+    An election timeout should be ten times a round trip plus an fsync (Raft, section 5.6).
+    """
+
+    append_period_s: float = 0.1
+    """Heartbeat period of an idle leader."""
+    election_timeout_s_min: float = 0.5
+    election_timeout_s_max: float = 1.0
+    check_quorum_s: float = 1.0
+    """A leader that did not hear from a majority for this long steps down."""
+
+    def __post_init__(self) -> None:
+        if not 0 < 3 * self.append_period_s < self.election_timeout_s_min:
+            raise ValueError("election_timeout_s_min must be over 3 × append_period_s")
+        if self.election_timeout_s_max <= self.election_timeout_s_min:
+            raise ValueError("election_timeout_s_max must be over election_timeout_s_min")
+        if self.check_quorum_s <= self.append_period_s:
+            raise ValueError("check_quorum_s must be over append_period_s")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of every queue and buffer, in bytes unless said otherwise."""
+
+    entry_bytes: int = 1 * MiB
+    """Waiting appends are coalesced into one Raft entry up to this size."""
+    uncommitted_bytes: int = 64 * MiB
+    """Appends that wait for their majority; above it new ones are throttled."""
+    unwritten_bytes: int = 32 * MiB
+    """Applied batches that wait for the streams' files; above it apply pauses."""
+    recent_bytes: int = 32 * MiB
+    """Newest batches of all streams kept in memory for readers at the tail."""
+    wal_segment_bytes: int = 64 * MiB
+    wal_cache_bytes: int = 16 * MiB
+    checkpoint_bytes: int = 64 * MiB
+    """A checkpoint is taken once this much was applied since the last; bounds the replay after a
+    crash.
+    """
+    checkpoint_s: float = 60.0
+    """… or after this many seconds, if anything was applied."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaConfig:
+    id: str
+    data: str
+    """Data folder; created if missing, locked while in use."""
+    raft_address: Address
+    peers: Mapping[str, Address]
+    """The other voters, by id."""
+    http_url: str | None = None
+    """Base URL told to the other nodes, so that they can forward to this one."""
+    timing: Timing = field(default_factory=Timing)
+    limits: Limits = field(default_factory=Limits)

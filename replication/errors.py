@@ -1,0 +1,175 @@
+"""Everything the replication layer raises.
+
+    ReplicationError
+    ├── Refused                  certainly not written, now or later
+    │   ├── NotLeader            ask the leader it names
+    │   ├── NoLeader             nobody leads at the moment
+    │   ├── NotReady             this node has not caught up since it started
+    │   ├── ShuttingDown         this node is stopping
+    │   ├── Throttled            too much is waiting already
+    │   ├── Replaced             another leader's entry took the place of the proposal
+    │   ├── UnknownStream        ┐
+    │   ├── StreamExists         │
+    │   ├── ConditionFailed      │
+    │   ├── IdempotencyConflict  │ decided in apply or by a read:
+    │   ├── UnknownIdempotencyKey│ every replica answers alike
+    │   ├── OutOfOrderSequence   │
+    │   ├── ProducerFenced       │
+    │   ├── ProducerExpired      │
+    │   ├── RecordTooLarge       │
+    │   ├── BatchTooLarge        │
+    │   ├── OffsetTrimmed        │
+    │   └── BeyondHighWatermark  ┘
+    └── OutcomeUnknown           maybe written
+
+`code` is the stable code of the HTTP API, `facts` what belongs to the case (its keys become fields
+of the answer).
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class ReplicationError(Exception):
+    """Base of everything the replication layer raises."""
+
+    code: ClassVar[str]
+    retriable: ClassVar[bool] = False
+    """The same request may succeed later, without a change."""
+
+    def __init__(self, detail: str, **facts: int | str | None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.facts = facts
+
+
+class Refused(ReplicationError):
+    """Certainly not written: the request had no effect and never will."""
+
+
+class OutcomeUnknown(ReplicationError):
+    """The proposal may be committed or not; only its idempotency key or sequence can tell."""
+
+    code = "outcome_unknown"
+    retriable = True
+
+
+class NotLeader(Refused):
+    """This node does not lead; `leader` is the id of the node that does."""
+
+    code = "no_leader"
+    retriable = True
+
+    def __init__(self, leader: str) -> None:
+        super().__init__(f"the leader is {leader}", leader=leader)
+        self.leader = leader
+
+
+class NoLeader(Refused):
+    code = "no_leader"
+    retriable = True
+
+
+class NotReady(Refused):
+    code = "not_ready"
+    retriable = True
+
+
+class NotCaughtUp(Refused):
+    """The index asked for was not applied here within the time given."""
+
+    code = "not_caught_up"
+    retriable = True
+
+
+class TooStale(Refused):
+    """This node heard from the leader longer ago than the reader accepts."""
+
+    code = "too_stale"
+    retriable = True
+
+
+class ShuttingDown(Refused):
+    code = "shutting_down"
+    retriable = True
+
+
+class Throttled(Refused):
+    code = "throttled"
+    retriable = True
+
+
+class Replaced(Refused):
+    """A new leader overwrote the proposal before it was committed."""
+
+    code = "no_leader"
+    retriable = True
+
+
+class UnknownStream(Refused):
+    code = "unknown_stream"
+
+
+class StreamExists(Refused):
+    code = "stream_exists"
+
+
+class ConditionFailed(Refused):
+    """`actual` is the offset the stream's next record will get."""
+
+    code = "condition_failed"
+
+
+class IdempotencyConflict(Refused):
+    code = "idempotency_conflict"
+
+
+class UnknownIdempotencyKey(Refused):
+    code = "unknown_idempotency_key"
+
+
+class OutOfOrderSequence(Refused):
+    """`expected` is the sequence the producer has to send next."""
+
+    code = "out_of_order_sequence"
+
+
+class ProducerFenced(Refused):
+    code = "producer_fenced"
+
+
+class ProducerExpired(Refused):
+    code = "producer_expired"
+
+
+class RecordTooLarge(Refused):
+    code = "record_too_large"
+
+
+class BatchTooLarge(Refused):
+    code = "batch_too_large"
+
+
+class OffsetTrimmed(Refused):
+    code = "offset_trimmed"
+
+
+class BeyondHighWatermark(Refused):
+    code = "beyond_high_watermark"
+
+
+REFUSALS: dict[str, type[Refused]] = {
+    refusal.code: refusal
+    for refusal in (
+        UnknownStream,
+        StreamExists,
+        ConditionFailed,
+        IdempotencyConflict,
+        OutOfOrderSequence,
+        ProducerFenced,
+        ProducerExpired,
+        RecordTooLarge,
+    )
+}
+"""Refusals that apply may answer, by code."""

@@ -1,0 +1,236 @@
+"""The replicated state machine: streams, producers, idempotency keys, and the one function that
+changes them.
+
+`apply` runs on the event loop and only in memory: it decides (dedupe first, then limits, then
+conditions), numbers the records and builds the batch. The batch's bytes go to the stream's file
+later, in `StreamFiles`; until then they are served from `Recent`, and after a crash the write-ahead
+log brings them back.
+
+Deterministic: no clock, no randomness, no set order, no local setting takes part in a decision.
+Total: whatever a committed entry holds, the answer is a result or a refusal, never an exception.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+from ..storage.batch import CHAIN_START, Batch, build_batch
+from .commands import (
+    AppendBatch,
+    Command,
+    CreateStream,
+    DeleteStream,
+    InitCluster,
+    RegisterProducer,
+    decode_commands,
+)
+from .dedupe import Appended, KeyTable, ProducerTable
+from .errors import ConditionFailed, RecordTooLarge, Refused, StreamExists, UnknownStream
+from .recent import Recent
+from .types import Receipt, StreamConfig, StreamInfo
+
+DEDUPE_WINDOW_MS = 24 * 3600 * 1000
+DEDUPE_ENTRIES = 100_000
+
+
+class Stream:
+    """One stream's part of the state."""
+
+    def __init__(self, stream_id: int, name: str, config: StreamConfig) -> None:
+        self.id = stream_id
+        self.name = name
+        self.config = dict(config)
+        self.log_start_offset = 0
+        self.next_offset = 0
+        """The high watermark: everything applied is committed."""
+        self.last_timestamp: int | None = None
+        self.chain = CHAIN_START
+        self.bytes = 0
+        self.keys = KeyTable(
+            int(config.get("dedupe.window.ms", DEDUPE_WINDOW_MS)),
+            int(config.get("dedupe.max.entries", DEDUPE_ENTRIES)),
+        )
+
+    @property
+    def record_bytes_max(self) -> int:
+        return int(self.config.get("max.message.bytes", 1 << 20))
+
+
+class StateMachine:
+    """All of the replicated state. What has to happen outside of memory waits in its attributes."""
+
+    def __init__(self, recent: Recent, unwritten_bytes_max: int) -> None:
+        self.applied_index = 0
+        self.applied_term = 0
+        self.log_time = 0
+        """Largest timestamp applied, ms since the epoch."""
+        self.cluster_id: str | None = None
+        self.next_stream_id = 1
+        self.streams: dict[str, Stream] = {}
+        self.producers = ProducerTable()
+        self.recent = recent
+        self.unwritten: defaultdict[int, list[Batch]] = defaultdict(list)
+        """Applied batches on their way to the streams' files, by stream id."""
+        self.unwritten_bytes = 0
+        self.created: list[Stream] = []
+        self.deleted: list[int] = []
+        """Streams whose files are still there, by id."""
+        self.changed: set[str] = set()
+        """Streams that grew or went since the engine last woke their readers."""
+        self._unwritten_bytes_max = unwritten_bytes_max
+
+    def ready(self) -> bool:
+        return self.unwritten_bytes < self._unwritten_bytes_max
+
+    def apply(self, index: int, term: int, command: memoryview | None) -> list[Any]:
+        """Apply one committed entry and return one result or refusal per command."""
+        results = []
+        for item in decode_commands(command) if command is not None else ():
+            self.log_time = max(self.log_time, item.timestamp)
+            results.append(self._HANDLERS[type(item)](self, item, index, term))
+        self.applied_index, self.applied_term = index, term
+        return results
+
+    def _append(self, command: AppendBatch, index: int, term: int) -> Receipt | Refused:
+        stream = self.streams.get(command.stream)
+        if stream is None:
+            return UnknownStream(f"there is no stream {command.stream}", stream=command.stream)
+        repeat = self._find_repeat(stream, command)
+        if isinstance(repeat, Refused):
+            return repeat
+        if repeat is not None:
+            return receipt(stream.name, repeat, duplicate=True)
+        if command.record_bytes_max > stream.record_bytes_max:
+            return RecordTooLarge(
+                f"a record of {command.record_bytes_max} bytes is above max.message.bytes",
+                limit_bytes=stream.record_bytes_max,
+            )
+        if command.if_offset is not None and command.if_offset != stream.next_offset:
+            return ConditionFailed(
+                f"the stream's next offset is {stream.next_offset}, not {command.if_offset}",
+                actual=stream.next_offset,
+            )
+        appended = self._write(stream, command, index, term)
+        if command.key is not None:
+            stream.keys.remember(command.key, appended, self.log_time)
+        if command.producer is not None:
+            self.producers.remember(command.producer, stream.id, appended, self.log_time)
+        return receipt(stream.name, appended, duplicate=False)
+
+    def _find_repeat(self, stream: Stream, command: AppendBatch) -> Appended | Refused | None:
+        if command.key is not None:
+            known = stream.keys.repeat(command.key, command.digest, self.log_time)
+            if known is not None:
+                return known
+        if command.producer is not None:
+            return self.producers.repeat(command.producer, stream.id, command.digest)
+        return None
+
+    def _write(self, stream: Stream, command: AppendBatch, index: int, term: int) -> Appended:
+        timestamp = max(command.timestamp, stream.last_timestamp or 0)
+        newest = command.max_timestamp
+        producer_id, epoch, sequence = command.producer or (None, 0, 0)
+        batch = build_batch(
+            command.body,
+            count=command.count,
+            base_offset=stream.next_offset,
+            timestamp=timestamp,
+            max_timestamp=timestamp if newest is None else max(timestamp, newest),
+            term=term,
+            index=index,
+            producer_id=producer_id,
+            producer_epoch=epoch,
+            sequence=sequence,
+            chain=stream.chain,
+        )
+        stream.next_offset = batch.next_offset
+        stream.last_timestamp = timestamp
+        stream.chain = batch.digest()
+        stream.bytes += batch.size
+        self.recent.add(stream.id, batch)
+        self.unwritten[stream.id].append(batch)
+        self.unwritten_bytes += batch.size
+        self.changed.add(stream.name)
+        return Appended(batch.base_offset, batch.count, timestamp, term, index, command.digest)
+
+    def _create_stream(
+        self, command: CreateStream, index: int, term: int
+    ) -> tuple[StreamInfo, bool] | Refused:
+        stream = self.streams.get(command.name)
+        if stream is not None:
+            if stream.config == command.config:
+                return describe(stream), False
+            return StreamExists(
+                f"stream {command.name} exists with another config", stream=command.name
+            )
+        stream = Stream(self.next_stream_id, command.name, command.config)
+        self.next_stream_id += 1
+        self.streams[command.name] = stream
+        self.created.append(stream)
+        return describe(stream), True
+
+    def _delete_stream(self, command: DeleteStream, index: int, term: int) -> Refused | None:
+        stream = self.streams.pop(command.name, None)
+        if stream is None:
+            return UnknownStream(f"there is no stream {command.name}", stream=command.name)
+        self.producers.forget_stream(stream.id)
+        self.recent.forget_stream(stream.id)
+        for batch in self.unwritten.pop(stream.id, ()):
+            self.unwritten_bytes -= batch.size
+        self.deleted.append(stream.id)
+        self.changed.add(stream.name)
+        return None
+
+    def _register(self, command: RegisterProducer, index: int, term: int) -> tuple[int, int]:
+        return self.producers.register(command.name, self.log_time)
+
+    def _init_cluster(self, command: InitCluster, index: int, term: int) -> str:
+        if self.cluster_id is None:
+            self.cluster_id = command.cluster_id
+        return self.cluster_id
+
+    def take_unwritten(self) -> dict[int, list[Batch]]:
+        """Hand over what waits for the files; `written` counts it off."""
+        taken, self.unwritten = dict(self.unwritten), defaultdict(list)
+        return taken
+
+    def written(self, batches: dict[int, list[Batch]]) -> None:
+        """The streams' files hold these batches."""
+        for stream_id, written in batches.items():
+            self.unwritten_bytes -= sum(batch.size for batch in written)
+            self.recent.written(stream_id, written[-1].next_offset)
+
+    _HANDLERS: dict[type[Command], Callable[..., Any]] = {  # noqa: RUF012
+        AppendBatch: _append,
+        CreateStream: _create_stream,
+        DeleteStream: _delete_stream,
+        RegisterProducer: _register,
+        InitCluster: _init_cluster,
+    }
+
+
+def receipt(stream: str, appended: Appended, *, duplicate: bool) -> Receipt:
+    return Receipt(
+        stream,
+        appended.first_offset,
+        appended.first_offset + appended.count - 1,
+        appended.count,
+        appended.timestamp,
+        appended.term,
+        appended.index,
+        duplicate,
+    )
+
+
+def describe(stream: Stream, segments: int = 1) -> StreamInfo:
+    return StreamInfo(
+        stream.name,
+        dict(stream.config),
+        stream.log_start_offset,
+        stream.next_offset,
+        stream.bytes,
+        segments,
+        stream.last_timestamp,
+    )

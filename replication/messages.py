@@ -1,0 +1,143 @@
+"""What nodes say to each other, and the frame that carries it.
+
+A frame is little-endian:
+
+    0   4   size of the message, bytes
+    4   8   xxh3-64 of the message
+    12      the message: msgpack, a tagged array (one of the classes below)
+
+The size is checked against `FRAME_BYTES_MAX` before anything is allocated, the digest before
+anything is decoded, and decoding checks every type, so that a stranger at the port can only have
+its connection closed.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TypeAlias, cast
+
+import msgspec
+import xxhash
+
+from ..storage.wal import Entry
+
+FRAME_BYTES_MAX = 64 << 20
+FRAME_HEAD = struct.Struct("<IQ")
+PROTOCOL = 1
+
+
+class BadFrame(Exception):
+    """The peer sent something that is not a frame of ours: its connection is closed."""
+
+
+class Hello(msgspec.Struct, frozen=True, array_like=True, tag=0):
+    """First frame of every connection: who dials, and where its HTTP server is."""
+
+    protocol: int
+    node: str
+    cluster_id: str | None
+    http_url: str | None
+
+
+class AppendEntries(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    """Raft's AppendEntries. `sequence` numbers the leader's messages; the reply echoes it."""
+
+    term: int
+    sequence: int
+    commit_index: int
+    prev_index: int
+    prev_term: int
+    entries: list[Entry]
+    """On the way out a `msgspec.Raw`, see `pack_entries`; on arrival the list."""
+
+
+class AppendReply(msgspec.Struct, frozen=True, array_like=True, tag=2):
+    """`next_index`: on success the entry after the last one verified, else where to go on."""
+
+    term: int
+    sequence: int
+    next_index: int
+    success: bool
+
+
+class VoteRequest(msgspec.Struct, frozen=True, array_like=True, tag=3):
+    term: int
+    last_index: int
+    last_term: int
+    transfer: bool
+    """The leader itself asked for this election: a fresh leader is no reason to refuse."""
+
+
+class Vote(msgspec.Struct, frozen=True, array_like=True, tag=4):
+    term: int
+
+
+class PreVoteRequest(msgspec.Struct, frozen=True, array_like=True, tag=5):
+    """Would you vote for me? Asked before the term is raised (Ongaro's thesis, section 9.6)."""
+
+    term: int
+    round: int
+    last_index: int
+    last_term: int
+
+
+class PreVoteReply(msgspec.Struct, frozen=True, array_like=True, tag=6):
+    term: int
+    round: int
+    granted: bool
+
+
+class TimeoutNow(msgspec.Struct, frozen=True, array_like=True, tag=7):
+    """The leader hands leadership over (thesis, section 3.10)."""
+
+    term: int
+
+
+class ReadIndexRequest(msgspec.Struct, frozen=True, array_like=True, tag=8):
+    """A follower asks the leader for an index that covers everything acknowledged so far."""
+
+    request: int
+
+
+class ReadIndexReply(msgspec.Struct, frozen=True, array_like=True, tag=9):
+    request: int
+    index: int | None
+    """None: the node asked does not lead, or lost its leadership meanwhile."""
+
+
+Message: TypeAlias = (
+    Hello
+    | AppendEntries
+    | AppendReply
+    | VoteRequest
+    | Vote
+    | PreVoteRequest
+    | PreVoteReply
+    | TimeoutNow
+    | ReadIndexRequest
+    | ReadIndexReply
+)
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Message)
+
+
+def pack_entries(entries: list[Entry]) -> list[Entry]:
+    """Pack `entries` once; the result goes into the AppendEntries of every follower."""
+    return cast("list[Entry]", msgspec.Raw(_encoder.encode(entries)))
+
+
+def encode_frame(message: Message) -> tuple[bytes, bytes]:
+    """Head and body of the frame that carries `message`."""
+    body = _encoder.encode(message)
+    return FRAME_HEAD.pack(len(body), xxhash.xxh3_64_intdigest(body)), body
+
+
+def decode_message(body: memoryview, digest: int) -> Message:
+    """The message in a frame's body; BadFrame if the digest or a type is wrong."""
+    if xxhash.xxh3_64_intdigest(body) != digest:
+        raise BadFrame("the digest does not match")
+    try:
+        return cast("Message", _decoder.decode(body))
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise BadFrame(str(error)) from None

@@ -1,0 +1,233 @@
+"""Local reads: a committed prefix of every stream, on any node.
+
+What was applied lately comes from memory, the rest from the streams' files on their own lane. A
+reader at the high watermark waits for an append instead of asking again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import defaultdict
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TypeVar
+
+from ..storage.batch import Batch
+from .errors import (
+    BeyondHighWatermark,
+    NotCaughtUp,
+    NotReady,
+    OffsetTrimmed,
+    ShuttingDown,
+    UnknownIdempotencyKey,
+    UnknownStream,
+)
+from .machine import StateMachine, Stream, describe, receipt
+from .raft import RaftCore
+from .runtime import Lane, Runtime
+from .stream_files import StreamFiles
+from .types import ReadResult, Receipt, StreamInfo
+
+T = TypeVar("T")
+
+
+class LocalReads:
+    """The reading half of a replica."""
+
+    def __init__(
+        self, machine: StateMachine, files: StreamFiles, core: RaftCore, runtime: Runtime
+    ) -> None:
+        self._machine = machine
+        self._files = files
+        self._core = core
+        self._runtime = runtime
+        self._stopping = False
+        self._segments = files.segment_counts()
+        self._applied_waiters: list[tuple[int, asyncio.Future[None]]] = []
+        self._stream_waiters: defaultdict[str, set[asyncio.Future[None]]] = defaultdict(set)
+
+    @property
+    def applied_index(self) -> int:
+        return self._core.applied_index()
+
+    @property
+    def term(self) -> int:
+        return self._core.term()
+
+    @property
+    def lag_ms(self) -> int:
+        """Milliseconds since this node last heard from the leader; 0 on the leader."""
+        return int(min(self._core.silence_s() * 1000, 2**53))
+
+    def streams(self) -> list[StreamInfo]:
+        self._check_synced()
+        return [
+            self._describe(self._machine.streams[name]) for name in sorted(self._machine.streams)
+        ]
+
+    def stream(self, name: str) -> StreamInfo:
+        return self._describe(self._stream(name))
+
+    def _describe(self, stream: Stream) -> StreamInfo:
+        return describe(stream, self._segments.get(stream.id, 1))
+
+    def _check_synced(self) -> None:
+        if not self._core.synced:
+            raise NotReady("this node has not caught up since it started")
+
+    def _stream(self, name: str) -> Stream:
+        self._check_synced()
+        stream = self._machine.streams.get(name)
+        if stream is None:
+            raise UnknownStream(f"there is no stream {name}", stream=name)
+        return stream
+
+    def idempotency_receipt(self, stream: str, key: str) -> Receipt:
+        """The receipt of the append that used `key`."""
+        found = self._stream(stream)
+        log_time = self._machine.log_time
+        appended = found.keys.find(key, log_time)
+        if appended is None:
+            raise UnknownIdempotencyKey(
+                "this key was not used since window_start",
+                window_start=found.keys.window_start(log_time),
+            )
+        return receipt(stream, appended, duplicate=True)
+
+    async def wait_applied(self, index: int, *, timeout_s: float) -> None:
+        """Wait until entry `index` is applied here; NotCaughtUp after `timeout_s`."""
+        if self.applied_index >= index:
+            return
+        waiter = asyncio.get_running_loop().create_future()
+        entry = (index, waiter)
+        self._applied_waiters.append(entry)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await waiter
+        except TimeoutError:
+            raise NotCaughtUp(
+                f"this node has applied {self.applied_index}, not yet {index}",
+                applied_index=self.applied_index,
+            ) from None
+        finally:
+            self._applied_waiters.remove(entry)
+
+    async def read(
+        self, name: str, offset: int | None, *, bytes_max: int, wait_ms: int = 0
+    ) -> ReadResult:
+        """Whole batches from the one that holds `offset` (None: log start; negative: from the
+        tail).
+
+        At the high watermark it waits up to `wait_ms` for more. Raises UnknownStream,
+        OffsetTrimmed, BeyondHighWatermark, NotReady; storage.Damaged if the bytes on disk are not
+        what was written.
+        """
+        stream = self._stream(name)
+        start = _absolute(stream, offset)
+        if start == stream.next_offset and wait_ms > 0:
+            await self._wait_growth(stream, start, wait_ms / 1000)
+            stream = self._stream(name)
+        _check_range(stream, start)
+        batches = await self._batches(stream, start, bytes_max)
+        return ReadResult(
+            batches,
+            stream.log_start_offset,
+            stream.next_offset,
+            self.applied_index,
+            self.term,
+            self.lag_ms,
+        )
+
+    async def _wait_growth(self, stream: Stream, offset: int, timeout_s: float) -> None:
+        waiter = asyncio.get_running_loop().create_future()
+        waiters = self._stream_waiters[stream.name]
+        waiters.add(waiter)
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s):
+                    await waiter
+        finally:
+            waiters.discard(waiter)
+            if not waiters:
+                self._stream_waiters.pop(stream.name, None)
+        if self._stopping:
+            raise ShuttingDown("this node is shutting down")
+
+    async def _batches(self, stream: Stream, offset: int, bytes_max: int) -> list[Batch]:
+        if offset >= stream.next_offset:
+            return []
+        recent = self._machine.recent.read(stream.id, offset, bytes_max)
+        if recent is not None:
+            return recent
+        return await self._on_streams_lane(lambda: self._files.read(stream.id, offset, bytes_max))
+
+    async def find_timestamp(self, name: str, timestamp_ms: int) -> int:
+        """Offset of the first record whose timestamp is at or after `timestamp_ms`; the high
+        watermark if none.
+        """
+        stream = self._stream(name)
+        offset = stream.log_start_offset
+        while offset < stream.next_offset:
+            for batch in await self._batches(stream, offset, 1 << 20):
+                if batch.max_timestamp >= timestamp_ms:
+                    for record in batch.records():
+                        if record.timestamp >= timestamp_ms:
+                            return record.offset
+                offset = batch.next_offset
+        return offset
+
+    async def _on_streams_lane(self, job: Callable[[], T]) -> T:
+        result: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+
+        def done(future: Future[T]) -> None:
+            if result.done():
+                return
+            error = future.exception()
+            if error is not None:
+                result.set_exception(error)
+            else:
+                result.set_result(future.result())
+
+        self._runtime.run(Lane.STREAMS, job, done)
+        return await result
+
+    def _wake(self) -> None:
+        """The engine applied something."""
+        for name in self._machine.changed:
+            for waiter in self._stream_waiters.get(name, ()):
+                resolve(waiter)
+        if self._applied_waiters:
+            applied = self.applied_index
+            for index, waiter in self._applied_waiters:
+                if index <= applied:
+                    resolve(waiter)
+
+    def _wake_all(self) -> None:
+        for waiters in self._stream_waiters.values():
+            for waiter in waiters:
+                resolve(waiter)
+
+
+def resolve(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+def _absolute(stream: Stream, offset: int | None) -> int:
+    if offset is None:
+        return stream.log_start_offset
+    if offset < 0:
+        return max(stream.log_start_offset, stream.next_offset + offset)
+    return offset
+
+
+def _check_range(stream: Stream, offset: int) -> None:
+    bounds = {
+        "log_start_offset": stream.log_start_offset,
+        "high_watermark": stream.next_offset,
+    }
+    if offset < stream.log_start_offset:
+        raise OffsetTrimmed(f"offset {offset} was trimmed", **bounds)
+    if offset > stream.next_offset:
+        raise BeyondHighWatermark(f"offset {offset} does not exist yet", **bounds)

@@ -1,0 +1,318 @@
+"""One node's replica: what the front end calls.
+
+Everything here runs on the event loop. Writes are for the leader only (`NotLeader` says who that
+is); reads work on any node and show a committed prefix.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any, cast
+
+import xxhash
+
+from ..storage.filesystem import OS_FILES, FileSystem
+from .coalescer import Pending
+from .commands import AppendBatch, Command, CreateStream, DeleteStream, RegisterProducer
+from .config import ReplicaConfig
+from .engine import Engine
+from .errors import (
+    BatchTooLarge,
+    NoLeader,
+    NotCaughtUp,
+    NotLeader,
+    OutcomeUnknown,
+    ReplicationError,
+    ShuttingDown,
+    Throttled,
+)
+from .gate import Gate
+from .journal import RaftJournal
+from .peers import Peers
+from .raft import RaftCore
+from .reads import LocalReads, resolve
+from .recovery import Recovered, recover
+from .runtime import AsyncioRuntime
+from .types import Append, ClusterStatus, NodeStatus, Receipt, StreamConfig, StreamInfo
+
+BODY_BYTES_MAX = 4 << 20
+"""Largest body of one append."""
+HAND_OVER_TIMEOUT_S = 2.0
+
+
+class Replica(LocalReads):
+    """Made by `Replica.start`; `stop` hands leadership over and flushes."""
+
+    def __init__(self, config: ReplicaConfig, recovered: Recovered, files: FileSystem) -> None:
+        self.id = config.id
+        self.failed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
+        """Resolves when the node must die: exit at once, without another word to anybody."""
+        self._config = config
+        self._recovered = recovered
+        self._loop_runtime = AsyncioRuntime()
+        self._peers = Peers(config.id, config.raft_address, config.peers, config.http_url)
+        journal = RaftJournal(recovered.wal)
+        gate = Gate(journal, self._peers.emit)
+        core = RaftCore(
+            config.id,
+            sorted(config.peers),
+            timing=config.timing,
+            journal=journal,
+            gate=gate,
+            machine=recovered.machine,
+        )
+        super().__init__(recovered.machine, recovered.stream_files, core, self._loop_runtime)
+        self._engine = Engine(
+            runtime=self._loop_runtime,
+            core=core,
+            gate=gate,
+            journal=journal,
+            machine=recovered.machine,
+            stream_files=recovered.stream_files,
+            folder=recovered.folder,
+            files=files,
+            limits=config.limits,
+            on_failure=self._fail,
+            on_applied=self._announce,
+            on_written=self._segments.update,
+        )
+
+    @classmethod
+    async def start(cls, config: ReplicaConfig, *, files: FileSystem = OS_FILES) -> Replica:
+        """Recover, listen and take part. Raises StorageError or OSError."""
+        loop = asyncio.get_running_loop()
+        recovered = await loop.run_in_executor(None, recover, config, files)
+        replica = cls(config, recovered, files)
+        try:
+            await replica._peers.start(replica._engine)
+        except OSError:
+            await loop.run_in_executor(None, replica._close)
+            raise
+        replica._engine.start()
+        return replica
+
+    async def stop(self) -> None:
+        """Hand leadership over, take a checkpoint, close. Requests still waiting are refused or
+        unknown.
+        """
+        self._stopping = True
+        if not self._engine.stopped:
+            with contextlib.suppress(ReplicationError):
+                await self._hand_over(None, HAND_OVER_TIMEOUT_S)
+            await self._checkpoint()
+        self._engine.stop()
+        await self._peers.close()
+        self._wake_all()
+        await asyncio.get_running_loop().run_in_executor(None, self._close)
+
+    async def _checkpoint(self) -> None:
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.failed.add_done_callback(lambda _: resolve(ended))
+        self._engine.checkpoint(lambda: resolve(ended))
+        await ended
+
+    def _close(self) -> None:
+        self._loop_runtime.close()
+        self._recovered.close()
+
+    def _fail(self, error: BaseException) -> None:
+        if not self.failed.done():
+            self.failed.set_result(error)
+
+    def _announce(self) -> None:
+        """The engine applied something."""
+        self._peers.cluster_id = self._machine.cluster_id
+        self._wake()
+
+    # ---- who and where
+
+    @property
+    def leader_id(self) -> str | None:
+        return self._core.leader_id()
+
+    @property
+    def is_leader(self) -> bool:
+        return self._core.is_leader()
+
+    @property
+    def leader_http(self) -> str | None:
+        """Base URL of the leader's HTTP server, None if nobody leads or it has not been heard from."""
+        leader = self.leader_id
+        return self._http_of(leader) if leader is not None else None
+
+    @property
+    def ready(self) -> bool:
+        """There is a leader and this node has caught up since it started."""
+        return self._core.synced and self.leader_id is not None
+
+    def _http_of(self, node: str) -> str | None:
+        return self._config.http_url if node == self.id else self._peers.http_urls.get(node)
+
+    def status(self) -> ClusterStatus:
+        addresses = {self.id: self._config.raft_address, **self._config.peers}
+        return ClusterStatus(
+            self._machine.cluster_id,
+            self.id,
+            self.leader_id,
+            self.term,
+            self._core.commit_index(),
+            self.applied_index,
+            [self._node_status(node, *addresses[node]) for node in sorted(addresses)],
+        )
+
+    def _node_status(self, node: str, host: str, port: int) -> NodeStatus:
+        core, here = self._core, node == self.id
+        match: int | None
+        seen: float | None
+        if here:
+            state, match, seen = core.state_name(), self._recovered.wal.durable_index, 0.0
+        else:
+            state = "leader" if node == self.leader_id else "unknown"
+            state = "follower" if self.is_leader and core.is_connected(node) else state
+            match, seen = core.match_index(node), core.last_seen_s(node)
+        return NodeStatus(
+            node,
+            self._http_of(node),
+            f"{host}:{port}",
+            "voter",
+            state,
+            match,
+            here or core.is_connected(node),
+            None if seen is None else int(seen * 1000),
+        )
+
+    # ---- writes, on the leader
+
+    async def append(self, append: Append, *, timeout_s: float) -> Receipt:
+        """Append one batch; returns once it is durable on a majority and applied here.
+
+        Raises NotLeader, NoLeader, Throttled, BatchTooLarge and what apply refuses (certainly not
+        written), or OutcomeUnknown (leadership lost or `timeout_s` over with the batch in the log).
+        """
+        if len(append.body) > BODY_BYTES_MAX:
+            raise BatchTooLarge(f"a batch of {len(append.body)} bytes", limit_bytes=BODY_BYTES_MAX)
+        stamp = append.producer
+        command = AppendBatch(
+            append.stream,
+            append.body,
+            append.count,
+            append.record_bytes_max,
+            self._runtime.wall_ms(),
+            append.max_timestamp,
+            append.if_offset,
+            (stamp.id, stamp.epoch, stamp.sequence) if stamp is not None else None,
+            append.idempotency_key,
+            xxhash.xxh3_128_digest(append.body),
+        )
+        return cast("Receipt", await self._submit(command, len(append.body), timeout_s))
+
+    async def create_stream(
+        self, name: str, config: StreamConfig, *, timeout_s: float
+    ) -> tuple[StreamInfo, bool]:
+        """Create a stream; True if it is new, False if it existed with the same config.
+        StreamExists otherwise.
+        """
+        command = CreateStream(name, dict(config), self._runtime.wall_ms())
+        return cast("tuple[StreamInfo, bool]", await self._submit(command, 0, timeout_s))
+
+    async def delete_stream(self, name: str, *, timeout_s: float) -> None:
+        await self._submit(DeleteStream(name, self._runtime.wall_ms()), 0, timeout_s)
+
+    async def register_producer(self, name: str | None, *, timeout_s: float) -> tuple[int, int]:
+        """A producer's id and epoch; a name that is in use gets its next epoch, which fences the
+        last.
+        """
+        command = RegisterProducer(name, self._runtime.wall_ms())
+        return cast("tuple[int, int]", await self._submit(command, 0, timeout_s))
+
+    async def _submit(self, command: Command, body_bytes: int, timeout_s: float) -> Any:
+        self._check_intake()
+        settled = asyncio.get_running_loop().create_future()
+
+        def settle(outcome: Any) -> None:
+            if not settled.done():
+                settled.set_result(outcome)
+
+        pending = Pending(command, body_bytes, settle)
+        self._engine.submit(pending)
+        try:
+            async with asyncio.timeout(timeout_s):
+                outcome = await settled
+        except TimeoutError:
+            if pending.proposed:
+                raise OutcomeUnknown("no majority answered in time; it may still commit") from None
+            raise Throttled("the leader did not get to it in time") from None
+        finally:
+            pending.abandon()
+        if isinstance(outcome, ReplicationError):
+            raise outcome
+        return outcome
+
+    def _check_intake(self) -> None:
+        if self._stopping:
+            raise ShuttingDown("this node is shutting down")
+        if not self.is_leader:
+            leader = self.leader_id
+            raise NotLeader(leader) if leader is not None else NoLeader("nobody leads right now")
+        waiting = self._engine.waiting_bytes()
+        if waiting > self._config.limits.uncommitted_bytes:
+            raise Throttled("too many appends wait for their majority", waiting_bytes=waiting)
+
+    # ---- leadership
+
+    async def wait_leader(self, timeout_s: float) -> str | None:
+        """The leader's id, waiting up to `timeout_s` for one."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while self.leader_id is None:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+        return self.leader_id
+
+    async def transfer_leadership(self, node: str | None, *, timeout_s: float) -> str:
+        """Hand leadership to `node`, or to the most advanced follower; returns the new leader once
+        it leads.
+
+        Raises NotLeader or NoLeader here, NotCaughtUp if `node` did not take over in time.
+        """
+        self._check_intake()
+        if node == self.id:
+            return node
+        return await self._hand_over(node, timeout_s)
+
+    async def _hand_over(self, node: str | None, timeout_s: float) -> str:
+        if not self._engine.hand_over(node):
+            raise NotCaughtUp("no connected node can take over leadership")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while self.is_leader or self.leader_id is None:  # noqa: ASYNC110
+                    await asyncio.sleep(0.005)
+        leader = self.leader_id
+        if self.is_leader or leader is None:
+            raise NotCaughtUp("nobody took over leadership in time")
+        return leader
+
+    async def read_barrier(self, *, timeout_s: float) -> int:
+        """After this, local reads show all that was acknowledged before the call. NoLeader,
+        NotCaughtUp.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
+        try:
+            async with asyncio.timeout_at(deadline):
+                while (index := await self._ask_read_index()) is None:  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            raise NoLeader("no leader confirmed the read in time") from None
+        await self.wait_applied(index, timeout_s=deadline - loop.time())
+        return index
+
+    async def _ask_read_index(self) -> int | None:
+        answer: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
+
+        def answered(index: int | None) -> None:
+            if not answer.done():
+                answer.set_result(index)
+
+        self._engine.read_barrier(answered)
+        return await answer

@@ -1,0 +1,104 @@
+"""Values that cross the border between the front end and the replication layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ..storage.batch import Batch
+
+StreamConfig = Mapping[str, int | str | bool]
+"""A stream's settings under their public names (`retention.ms` …), complete: defaults filled in."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProducerStamp:
+    """Which batch of which producer this is: appended at most once."""
+
+    id: int
+    epoch: int
+    sequence: int
+    """Counts the batches this producer sent to this stream, from 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """One atomic batch on its way into a stream."""
+
+    stream: str
+    body: bytes
+    """The records as `storage.record.encode_records` packs them."""
+    count: int
+    record_bytes_max: int
+    """Size of the largest record, for the stream's `max.message.bytes`."""
+    max_timestamp: int | None = None
+    """Largest timestamp a record carries, ms since the epoch; None if no record carries one."""
+    if_offset: int | None = None
+    producer: ProducerStamp | None = None
+    idempotency_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """Where an acknowledged batch is, for ever."""
+
+    stream: str
+    first_offset: int
+    last_offset: int
+    count: int
+    timestamp: int
+    """ms since the epoch, assigned by the leader."""
+    term: int
+    index: int
+    duplicate: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StreamInfo:
+    name: str
+    config: StreamConfig
+    log_start_offset: int
+    high_watermark: int
+    bytes: int
+    segments: int
+    last_timestamp: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReadResult:
+    """Whole batches that cover the range asked for: the first may begin before `offset`."""
+
+    batches: list[Batch]
+    log_start_offset: int
+    high_watermark: int
+    index: int
+    """This node's applied index when the read was answered."""
+    term: int
+    lag_ms: int
+    """Milliseconds since this node last heard from the leader; 0 on the leader."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStatus:
+    id: str
+    http: str | None
+    """Advertised base URL, as told by the node itself; None until it has been heard from."""
+    raft: str
+    role: str
+    """`voter` or `learner`."""
+    state: str
+    """`leader`, `follower`, `candidate`, or `unknown` for a node this one cannot speak for."""
+    match_index: int | None
+    connected: bool
+    last_seen_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterStatus:
+    cluster_id: str | None
+    node: str
+    leader: str | None
+    term: int
+    commit_index: int
+    applied_index: int
+    nodes: list[NodeStatus]

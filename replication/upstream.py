@@ -1,0 +1,95 @@
+"""The one place that knows pysyncobj's inside.
+
+`RaftCore` replaces most of pysyncobj 0.3.17 from a subclass and keeps its election skeleton: the
+election timer, vote granting and counting, term and vote bookkeeping, the commit count, check-
+quorum and leadership transfer. What is kept is private code of another project, so it is pinned by
+version and by the hash of every method that still runs: an upstream change stops the import instead
+of changing what a commit means.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from typing import Any, Generic, TypeVar, overload
+
+import pysyncobj
+import pysyncobj.syncobj as syncobj
+from pysyncobj import SyncObj
+
+T = TypeVar("T")
+
+VERSION = "0.3.17"
+
+FOLLOWER: int = syncobj._RAFT_STATE.FOLLOWER
+CANDIDATE: int = syncobj._RAFT_STATE.CANDIDATE
+LEADER: int = syncobj._RAFT_STATE.LEADER
+
+NOOP = bytes([syncobj._COMMAND_TYPE.NO_OP])
+COMMAND = bytes([syncobj._COMMAND_TYPE.REGULAR])
+"""First byte of an entry's payload; pysyncobj writes the no-op of a new leader itself."""
+
+KEPT_METHODS = {
+    "__init__": "09df12cd7fd7d727",
+    "_onTick": "cc9eb08232d005ba",
+    "doTick": "bef78c2ba06d784b",
+    "transferLeadership": "c3ac67963962d9aa",
+    "_SyncObj__onMessageReceived": "ddfe34b6c0282179",
+    "_SyncObj__onBecomeLeader": "5a3fd97bc17dc1cf",
+    "_SyncObj__onNodeConnected": "2655afb481b4c69b",
+    "_SyncObj__onNodeDisconnected": "a81c0475ba2218cc",
+    "_SyncObj__setCurrentTerm": "0ad5bf456ac06bd3",
+    "_SyncObj__setState": "2c1f239f7bd79b39",
+    "_SyncObj__onLeaderChanged": "53b7685e1d897887",
+    "_SyncObj__generateRaftTimeout": "92ed37d3620e781a",
+    "_SyncObj__getCurrentLogIndex": "e5af22ca246686bd",
+    "_SyncObj__getCurrentLogTerm": "1cb8867e6a13d397",
+}
+"""SHA-256 (first 16 hex digits) of the source of every stock method that still runs."""
+
+
+class Stock(Generic[T]):
+    """A private field of SyncObj under a name of ours.
+
+    Reads None before SyncObj has set the field: its constructor calls `getattr` for every name of
+    `dir(self)`.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._key = f"_SyncObj__{name}"
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> Stock[T]: ...
+    @overload
+    def __get__(self, instance: object, owner: type) -> T: ...
+    def __get__(self, instance: object | None, owner: type) -> Any:
+        if instance is None:
+            return self
+        return instance.__dict__.get(self._key)
+
+    def __set__(self, instance: object, value: T) -> None:
+        instance.__dict__[self._key] = value
+
+
+def now() -> float:
+    """Monotonic seconds by the clock of pysyncobj's own timers, where a simulator replaces it."""
+    return float(syncobj.monotonicTime())
+
+
+def fingerprint(method: str) -> str:
+    source = inspect.getsource(getattr(SyncObj, method))
+    return hashlib.sha256(source.encode()).hexdigest()[:16]
+
+
+def check_upstream() -> None:
+    """Raise ImportError unless pysyncobj is byte for byte the code this package was proven with."""
+    if pysyncobj.version.VERSION != VERSION:
+        raise ImportError(
+            f"pysyncobj {VERSION} is needed, {pysyncobj.version.VERSION} is installed"
+        )
+    changed = [name for name, known in KEPT_METHODS.items() if fingerprint(name) != known]
+    if changed:
+        raise ImportError(f"pysyncobj was modified: {', '.join(changed)}")
+
+
+check_upstream()

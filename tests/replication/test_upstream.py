@@ -1,0 +1,41 @@
+"""pysyncobj must be the code this package was proven with."""
+
+from __future__ import annotations
+
+import inspect
+import re
+
+import pysyncobj.syncobj
+import pytest
+from pysyncobj import SyncObj
+
+from cute_logger.replication import raft, upstream
+
+
+def test_the_installed_pysyncobj_is_the_pinned_one() -> None:
+    upstream.check_upstream()
+
+
+def test_a_changed_method_stops_the_import(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SyncObj, "_SyncObj__setState", lambda self, state: None)
+    with pytest.raises(ImportError, match="_SyncObj__setState"):
+        upstream.check_upstream()
+
+
+def test_every_field_we_name_exists_upstream() -> None:
+    source = inspect.getsource(pysyncobj.syncobj)
+    named = [
+        field._key.removeprefix("_SyncObj__")
+        for field in vars(raft.RaftCore).values()
+        if isinstance(field, upstream.Stock)
+    ]
+    assert len(named) > 10
+    for name in named:
+        assert re.search(rf"self\.__{name}\b", source), name
+
+
+def test_every_override_replaces_a_method_that_exists() -> None:
+    overrides = [name for name in vars(raft.RaftCore) if name.startswith("_SyncObj__")]
+    assert len(overrides) > 5
+    for name in overrides:
+        assert hasattr(SyncObj, name), name
