@@ -81,6 +81,7 @@ class Engine:
         self._on_applied = on_applied
         self._on_written = on_written
         self._scheduled = False
+        self._armed_for = float("inf")
         self._flushing = False
         self._writing = False
         self._loading: set[int] = set()
@@ -93,7 +94,7 @@ class Engine:
     # ---- entry points: each may be called at any time on the loop
 
     def start(self) -> None:
-        self._timer()
+        self.pump()
 
     def stop(self) -> None:
         """Nothing happens any more; jobs under way end unheard."""
@@ -181,11 +182,19 @@ class Engine:
             self.machine.changed.clear()
         if self.core.backlog:
             self.pump()
+        self._arm()
 
-    def _timer(self) -> None:
-        if not self.stopped:
+    def _arm(self) -> None:
+        """Have a turn when the core wants one, if no timer is set for before that."""
+        wake = self.core.next_wake()
+        if wake < self._armed_for:
+            self._armed_for = wake
+            self.runtime.call_at(wake, partial(self._timer, wake))
+
+    def _timer(self, wake: float) -> None:
+        if wake == self._armed_for:
+            self._armed_for = float("inf")
             self._turn_guarded()
-            self.runtime.call_at(self.core.next_wake(), self._timer)
 
     def _propose(self) -> None:
         if not self.core.is_leader():

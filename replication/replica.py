@@ -137,7 +137,7 @@ class Replica(LocalReads):
 
     @property
     def leader_http(self) -> str | None:
-        """Base URL of the leader's HTTP server, None if nobody leads or it has not been heard from."""
+        """Base URL of the leader's HTTP server; None if nobody leads or it did not tell yet."""
         leader = self.leader_id
         return self._http_of(leader) if leader is not None else None
 
@@ -168,8 +168,9 @@ class Replica(LocalReads):
         if here:
             state, match, seen = core.state_name(), self._recovered.wal.durable_index, 0.0
         else:
-            state = "leader" if node == self.leader_id else "unknown"
-            state = "follower" if self.is_leader and core.is_connected(node) else state
+            follows = self.leader_id is not None and core.is_connected(node)
+            state = "follower" if follows else "unknown"
+            state = "leader" if node == self.leader_id else state
             match, seen = core.match_index(node), core.last_seen_s(node)
         return NodeStatus(
             node,
@@ -265,7 +266,7 @@ class Replica(LocalReads):
         """The leader's id, waiting up to `timeout_s` for one."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                while self.leader_id is None:  # noqa: ASYNC110
+                while self.leader_id is None:
                     await asyncio.sleep(0.01)
         return self.leader_id
 
@@ -285,7 +286,7 @@ class Replica(LocalReads):
             raise NotCaughtUp("no connected node can take over leadership")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                while self.is_leader or self.leader_id is None:  # noqa: ASYNC110
+                while self.is_leader or self.leader_id is None:
                     await asyncio.sleep(0.005)
         leader = self.leader_id
         if self.is_leader or leader is None:
@@ -300,7 +301,7 @@ class Replica(LocalReads):
         deadline = loop.time() + timeout_s
         try:
             async with asyncio.timeout_at(deadline):
-                while (index := await self._ask_read_index()) is None:  # noqa: ASYNC110
+                while (index := await self._ask_read_index()) is None:
                     await asyncio.sleep(0.02)
         except TimeoutError:
             raise NoLeader("no leader confirmed the read in time") from None

@@ -34,7 +34,7 @@ class StreamFiles:
 
     def create(self, stream_id: int, config: LogConfig) -> None:
         path = self._folder.stream_folder(stream_id)
-        self._logs[stream_id] = Log.open(path, config, files=self._files)
+        self._logs[stream_id] = Log.open(path, config, files=self._files, vouched=LogState())
 
     def write(self, batches: Mapping[int, Sequence[Batch]]) -> dict[int, int]:
         """Append to the streams' files, without fsync; returns the segment count of each stream

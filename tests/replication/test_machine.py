@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -237,7 +238,7 @@ def test_each_batch_carries_the_digest_of_the_one_before(applied: Applied) -> No
     for value in (b"a", b"b", b"c"):
         applied.append(value)
     batches = applied.machine.unwritten[1]
-    for before, after in zip(batches, batches[1:], strict=False):
+    for before, after in itertools.pairwise(batches):
         assert after.chain == before.digest()
 
 

@@ -1,0 +1,180 @@
+"""What the cluster answers, as values. Members this version does not know are ignored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .record import Record
+from .wire import MalformedAnswer, record_from
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """Where an acknowledged batch is, for ever."""
+
+    stream: str
+    first_offset: int
+    last_offset: int
+    count: int
+    timestamp: int
+    """ms since the epoch, assigned by the leader."""
+    term: int
+    index: int
+    """Number of the Raft entry: a session token for reads at any node."""
+    duplicate: bool
+    """True if the batch had been appended before and this is the first receipt again."""
+    durability: str
+    """`quorum`: on disk on a majority."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One answer to a read."""
+
+    stream: str
+    records: list[Record]
+    next_offset: int
+    """Where to read on."""
+    log_start_offset: int
+    high_watermark: int
+    index: int
+    term: int
+    lag_ms: int
+    """Milliseconds since the node that answered heard from the leader."""
+    why: str | None = None
+    """Why there are no records."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamInfo:
+    name: str
+    config: Mapping[str, int | str | bool]
+    log_start_offset: int
+    high_watermark: int
+    bytes: int
+    segments: int
+    last_timestamp: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeInfo:
+    id: str
+    http: str | None
+    """Base URL the node advertises; None until it has been heard from."""
+    raft: str | None
+    role: str
+    state: str
+    match_index: int | None
+    connected: bool
+    last_seen_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterInfo:
+    cluster_id: str | None
+    node: str
+    """Id of the node that answered."""
+    leader: str | None
+    term: int
+    commit_index: int
+    applied_index: int
+    nodes: list[NodeInfo]
+
+
+def receipt_from(shape: Any) -> Receipt:
+    """Raises MalformedAnswer, as all functions here do."""
+    members = _members(shape)
+    return Receipt(
+        stream=members["stream"],
+        first_offset=members["first_offset"],
+        last_offset=members["last_offset"],
+        count=members["count"],
+        timestamp=members["timestamp"],
+        term=members["term"],
+        index=members["index"],
+        duplicate=members["duplicate"],
+        durability=members.get("durability", "quorum"),
+    )
+
+
+def page_from(shape: Any) -> Page:
+    members = _members(shape)
+    return Page(
+        stream=members["stream"],
+        records=[record_from(record) for record in members["records"]],
+        next_offset=members["next_offset"],
+        log_start_offset=members["log_start_offset"],
+        high_watermark=members["high_watermark"],
+        index=members["index"],
+        term=members["term"],
+        lag_ms=members["lag_ms"],
+        why=members.get("why"),
+    )
+
+
+def stream_info_from(shape: Any) -> StreamInfo:
+    members = _members(shape)
+    return StreamInfo(
+        name=members["name"],
+        config=members["config"],
+        log_start_offset=members["log_start_offset"],
+        high_watermark=members["high_watermark"],
+        bytes=members["bytes"],
+        segments=members["segments"],
+        last_timestamp=members.get("last_timestamp"),
+    )
+
+
+def streams_from(shape: Any) -> list[StreamInfo]:
+    return [stream_info_from(stream) for stream in _members(shape)["streams"]]
+
+
+def producer_from(shape: Any) -> tuple[int, int]:
+    """Return a producer's id and epoch."""
+    members = _members(shape)
+    return members["id"], members["epoch"]
+
+
+def leader_from(shape: Any) -> str:
+    leader: str = _members(shape)["leader"]
+    return leader
+
+
+def cluster_from(shape: Any) -> ClusterInfo:
+    members = _members(shape)
+    return ClusterInfo(
+        cluster_id=members.get("cluster_id"),
+        node=members["node"],
+        leader=members.get("leader"),
+        term=members["term"],
+        commit_index=members["commit_index"],
+        applied_index=members["applied_index"],
+        nodes=[_node_from(node) for node in members["nodes"]],
+    )
+
+
+def _node_from(shape: Any) -> NodeInfo:
+    members = _members(shape)
+    return NodeInfo(
+        id=members["id"],
+        http=members.get("http"),
+        raft=members.get("raft"),
+        role=members["role"],
+        state=members["state"],
+        match_index=members.get("match_index"),
+        connected=members["connected"],
+        last_seen_ms=members.get("last_seen_ms"),
+    )
+
+
+class _Members(dict[str, Any]):
+    def __missing__(self, name: str) -> Any:
+        raise MalformedAnswer(f"the answer lacks {name}")
+
+
+def _members(shape: Any) -> _Members:
+    if not isinstance(shape, dict):
+        raise MalformedAnswer(f"an object is wanted, not {type(shape).__name__}")
+    return _Members(shape)

@@ -1,0 +1,200 @@
+"""Calls to the cluster: attempts at one node after the other until an answer is final."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any, Generic, TypeVar
+
+from . import wire
+from .answers import ClusterInfo, cluster_from
+from .connection import Answer, Connections, NoAnswer, NotSent
+from .endpoints import Endpoints
+from .errors import ClusterUnreachable, CuteError, OutcomeUnknown, Unavailable
+from .retry import Attempts, Backoff, is_worth_repeating, pause_s, unknown
+
+_log = logging.getLogger(__name__)
+
+ATTEMPT_S = 5.0
+"""Longest wait for an answer, without a body's sending time and a long poll's waiting time."""
+BODY_BYTES_PER_S = 2 * 1024 * 1024
+SERVER_SHARE = 0.8
+"""Share of an attempt's time the node is told to use, so that its answer can still arrive."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request, before it is known which node serves it."""
+
+    method: str
+    path: str
+    query: Mapping[str, int | str | bytes | None] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | None = None
+    content_type: str = wire.JSON
+    wait_s: float = 0.0
+    """How long the node may hold the request back (long poll)."""
+    writes: bool = False
+    """It changes something, so that without an answer the outcome is unknown."""
+    repeatable: bool = True
+    """It may be sent again after an attempt with unknown outcome: it happens once all the same."""
+    leader_first: bool = False
+    """The leader knows best, though every node answers."""
+    tells_timeout: bool = False
+    """It takes a `timeout_ms` parameter."""
+
+
+T = TypeVar("T")
+
+
+class Caller:
+    """Used on one event loop."""
+
+    def __init__(self, endpoints: Endpoints, *, backoff: Backoff | None = None) -> None:
+        self._endpoints = endpoints
+        self._connections = Connections()
+        self._backoff = backoff or Backoff()
+        self._learning: asyncio.Task[None] | None = None
+
+    async def call(self, call: Call, attempts: Attempts, decode: Callable[[Any], T]) -> T:
+        """Return what `decode` (raises MalformedAnswer) makes of the body of the 2xx answer.
+
+        Raises the refusal of an answer that is final (`attempts.unanswered` tells whether an
+        earlier attempt may have been carried out), at the deadline OutcomeUnknown if one may have
+        been, else the last refusal or ClusterUnreachable.
+        """
+        tried: dict[str, str] = {}
+        refusal: CuteError | None = None
+        while True:
+            if attempts.remaining_s(monotonic()) <= 0:
+                late = ClusterUnreachable("the time was up before the request could be sent")
+                raise _final(call, refusal or late, attempts, tried)
+            node = self._next_node(call, tried)
+            outcome = await self._attempt(call, node, attempts, decode)
+            if isinstance(outcome, _Answered):
+                return outcome.value
+            failure = outcome
+            tried[node] = failure.detail
+            if not is_worth_repeating(failure) and not isinstance(failure, ClusterUnreachable):
+                raise failure
+            if isinstance(failure, OutcomeUnknown) and call.writes and not call.repeatable:
+                raise failure
+            if not isinstance(failure, ClusterUnreachable | OutcomeUnknown):
+                refusal = failure
+            all_tried = len(tried) >= len(self._endpoints.urls)
+            pause = pause_s(failure, attempts.rounds, self._backoff, all_tried=all_tried)
+            if attempts.remaining_s(monotonic()) <= pause:
+                raise _final(call, refusal or failure, attempts, tried) from failure
+            if all_tried:
+                attempts.rounds += 1
+                tried.clear()
+            await asyncio.sleep(pause)
+
+    def leave_node(self) -> None:
+        """Ask other nodes than the one that answered last for a while."""
+        self._endpoints.leave(monotonic())
+
+    def _next_node(self, call: Call, tried: Mapping[str, str]) -> str:
+        candidates = self._endpoints.candidates(
+            monotonic(), leader_first=call.writes or call.leader_first
+        )
+        return next((node for node in candidates if node not in tried), candidates[0])
+
+    async def _attempt(
+        self, call: Call, node: str, attempts: Attempts, decode: Callable[[Any], T]
+    ) -> _Answered[T] | CuteError:
+        """Ask one node. Return its answer or failure; note in `attempts` if it left a doubt."""
+        try:
+            answer = await self._send(call, node, attempts)
+        except NotSent as error:
+            self._endpoints.failed(node, monotonic())
+            return ClusterUnreachable(f"{node}: {error}")
+        except NoAnswer as error:
+            self._endpoints.failed(node, monotonic())
+            attempts.unanswered = True
+            return OutcomeUnknown(f"{node}: {error}")
+        self._endpoints.answered(node, answer.headers.get(wire.LEADER_HEADER))
+        self._learn_if_due(node)
+        failure = wire.error_from(answer.status, answer.headers, answer.body)
+        if failure is None:
+            return _decoded(answer, attempts, decode)
+        if isinstance(failure, OutcomeUnknown):
+            attempts.unanswered = True
+        if isinstance(failure, Unavailable | OutcomeUnknown):
+            self._endpoints.declined(node)
+        return failure
+
+    async def _send(self, call: Call, node: str, attempts: Attempts) -> Answer:
+        wanted_s = ATTEMPT_S + call.wait_s + len(call.body or b"") / BODY_BYTES_PER_S
+        timeout_s = max(0.001, min(wanted_s, attempts.remaining_s(monotonic())))
+        query = dict(call.query)
+        if call.tells_timeout:
+            query["timeout_ms"] = min(60_000, max(1, int(timeout_s * SERVER_SHARE * 1000)))
+        headers = {"Accept": wire.MSGPACK, **call.headers}
+        if call.body is not None:
+            headers["Content-Type"] = call.content_type
+        return await self._connections.request(
+            call.method,
+            node,
+            call.path + wire.query_of(query),
+            headers=headers,
+            body=call.body,
+            timeout_s=timeout_s,
+        )
+
+    def learn(self, cluster: ClusterInfo) -> None:
+        """Take over who the members are, so that writes go to the leader directly."""
+        self._endpoints.learn([(node.id, node.http) for node in cluster.nodes], cluster.leader)
+
+    def _learn_if_due(self, node: str) -> None:
+        if self._learning is None and self._endpoints.is_learning_due(monotonic()):
+            self._learning = asyncio.create_task(self._learn(node))
+
+    async def _learn(self, node: str) -> None:
+        """Ask `node` for the cluster's members."""
+        try:
+            call = Call("GET", wire.path_of("v1", "cluster"))
+            answer = await self._send(call, node, Attempts(monotonic() + ATTEMPT_S))
+            if answer.status == 200:
+                self.learn(cluster_from(wire.decode_body(answer.content_type, answer.body)))
+        except (NotSent, NoAnswer, wire.MalformedAnswer) as error:
+            _log.debug("members not learnt", extra={"node": node, "error": str(error)})
+        finally:
+            self._learning = None
+
+    async def close(self) -> None:
+        if self._learning is not None:
+            self._learning.cancel()
+            await asyncio.gather(self._learning, return_exceptions=True)
+        await self._connections.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Answered(Generic[T]):
+    value: T
+
+
+def _decoded(
+    answer: Answer, attempts: Attempts, decode: Callable[[Any], T]
+) -> _Answered[T] | CuteError:
+    try:
+        return _Answered(decode(wire.decode_body(answer.content_type, answer.body)))
+    except wire.MalformedAnswer as error:
+        # A 2xx that cannot be read: whatever was asked for has been done.
+        attempts.unanswered = True
+        return OutcomeUnknown(f"{answer.node}: {error}")
+
+
+def _final(
+    call: Call, failure: CuteError, attempts: Attempts, tried: Mapping[str, str]
+) -> CuteError:
+    """Return what to raise when the deadline has come."""
+    if call.writes and attempts.unanswered:
+        return unknown(failure)
+    if isinstance(failure, ClusterUnreachable | OutcomeUnknown):
+        told = "; ".join(tried.values())
+        return ClusterUnreachable(f"no node answered in time: {told}", facts={"tried": [*tried]})
+    return failure

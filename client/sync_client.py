@@ -1,0 +1,256 @@
+"""The client without asyncio: an `AsyncClient` on an event loop of its own thread."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import threading
+from collections.abc import AsyncGenerator, Coroutine, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from .answers import ClusterInfo, Page, Receipt, StreamInfo
+from .async_client import DEFAULT_TIMEOUT_S, AsyncClient, Value
+from .producer import BatchingProducer
+from .record import Record
+from .tail import OnGap
+
+T = TypeVar("T")
+
+
+class _LoopThread:
+    """A running event loop; `run` and `iterate` may be called from any other thread."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._serve, name="cute-client", daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        try:
+            self._loop.run_forever()
+        finally:
+            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+            self._loop.close()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Return what `work` returns. An interrupt in this thread cancels it."""
+        if not self._thread.is_alive():
+            work.close()
+            raise RuntimeError("the client is closed")
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def iterate(self, pages: AsyncGenerator[Page, None]) -> Iterator[Record]:
+        """Yield the records page by page: one change of threads per page."""
+        try:
+            while True:
+                try:
+                    page = self.run(_next(pages))
+                except StopAsyncIteration:
+                    return
+                yield from page.records
+        finally:
+            with contextlib.suppress(RuntimeError):  # the client was closed meanwhile
+                self.run(pages.aclose())
+
+    def stop(self) -> None:
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+
+
+async def _next(pages: AsyncGenerator[Page, None]) -> Page:
+    return await anext(pages)
+
+
+class Client:
+    """`AsyncClient` with ordinary methods; may be used by several threads at once."""
+
+    def __init__(self, urls: Sequence[str], *, timeout: float = DEFAULT_TIMEOUT_S) -> None:
+        """`urls` are base URLs of nodes; one that can be reached is enough."""
+        self._client = AsyncClient(urls, timeout=timeout)
+        self._thread = _LoopThread()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections and end the thread; a second call does nothing."""
+        with contextlib.suppress(RuntimeError):
+            self._thread.run(self._client.close())
+        self._thread.stop()
+
+    @property
+    def session_token(self) -> int:
+        """The largest Raft index seen: `after=` for another session that shall see as much."""
+        return self._client.session_token
+
+    def produce(
+        self,
+        stream: str,
+        value: Value | list[Record | bytes | str],
+        *,
+        key: bytes | str | None = None,
+        headers: Mapping[str, str] | None = None,
+        timestamp: int | None = None,
+        if_offset: int | None = None,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> Receipt:
+        """See `AsyncClient.produce`."""
+        return self._thread.run(
+            self._client.produce(
+                stream,
+                value,
+                key=key,
+                headers=headers,
+                timestamp=timestamp,
+                if_offset=if_offset,
+                idempotency_key=idempotency_key,
+                timeout=timeout,
+            )
+        )
+
+    def producer(self, stream: str, **settings: Any) -> SyncProducer:
+        """See `AsyncClient.producer`; futures are those of `concurrent.futures`."""
+
+        async def make() -> BatchingProducer:
+            return self._client.producer(stream, **settings)
+
+        return SyncProducer(self._thread, self._thread.run(make()))
+
+    def idempotency_receipt(
+        self, stream: str, idempotency_key: str, *, timeout: float | None = None
+    ) -> Receipt:
+        """See `AsyncClient.idempotency_receipt`."""
+        return self._thread.run(
+            self._client.idempotency_receipt(stream, idempotency_key, timeout=timeout)
+        )
+
+    def read(
+        self, stream: str, offset: int | None = None, *, limit: int = 500, **options: Any
+    ) -> list[Record]:
+        """See `AsyncClient.read`."""
+        return self._thread.run(self._client.read(stream, offset, limit=limit, **options))
+
+    def read_page(self, stream: str, offset: int | None = None, **options: Any) -> Page:
+        """See `AsyncClient.read_page`."""
+        return self._thread.run(self._client.read_page(stream, offset, **options))
+
+    def read_iter(
+        self, stream: str, start: int | None = None, stop: int | None = None, **options: Any
+    ) -> Iterator[Record]:
+        """See `AsyncClient.read_iter`."""
+        return self._thread.iterate(self._client.read_pages(stream, start, stop, **options))
+
+    def tail(
+        self,
+        stream: str,
+        start: int | None = None,
+        *,
+        key: bytes | str | None = None,
+        on_gap: OnGap = "raise",
+    ) -> Iterator[Record]:
+        """See `AsyncClient.tail`."""
+        return self._thread.iterate(self._client.tail_pages(stream, start, key=key, on_gap=on_gap))
+
+    def offset_at(self, stream: str, timestamp: int, *, timeout: float | None = None) -> int:
+        """See `AsyncClient.offset_at`."""
+        return self._thread.run(self._client.offset_at(stream, timestamp, timeout=timeout))
+
+    def create_stream(
+        self,
+        name: str,
+        config: Mapping[str, int | str | bool] | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> StreamInfo:
+        """See `AsyncClient.create_stream`."""
+        return self._thread.run(self._client.create_stream(name, config, timeout=timeout))
+
+    def stream(self, name: str, *, timeout: float | None = None) -> StreamInfo:
+        """See `AsyncClient.stream`."""
+        return self._thread.run(self._client.stream(name, timeout=timeout))
+
+    def streams(self, *, timeout: float | None = None) -> list[StreamInfo]:
+        """See `AsyncClient.streams`."""
+        return self._thread.run(self._client.streams(timeout=timeout))
+
+    def delete_stream(self, name: str, *, timeout: float | None = None) -> None:
+        """See `AsyncClient.delete_stream`."""
+        self._thread.run(self._client.delete_stream(name, timeout=timeout))
+
+    def cluster(self, *, timeout: float | None = None) -> ClusterInfo:
+        """See `AsyncClient.cluster`."""
+        return self._thread.run(self._client.cluster(timeout=timeout))
+
+    def transfer_leadership(self, node: str | None = None, *, timeout: float | None = None) -> str:
+        """See `AsyncClient.transfer_leadership`."""
+        return self._thread.run(self._client.transfer_leadership(node, timeout=timeout))
+
+
+class SyncProducer:
+    """A `BatchingProducer` for ordinary code; made by `Client.producer`."""
+
+    def __init__(self, thread: _LoopThread, producer: BatchingProducer) -> None:
+        self._thread = thread
+        self._producer = producer
+
+    def send(
+        self,
+        value: Value,
+        *,
+        key: bytes | str | None = None,
+        headers: Mapping[str, str] | None = None,
+        timestamp: int | None = None,
+    ) -> concurrent.futures.Future[int]:
+        """Accept one record and return the future of its offset; wait while the buffer is full."""
+        outcome: concurrent.futures.Future[int] = concurrent.futures.Future()
+
+        def settle(sent: asyncio.Future[int]) -> None:
+            failure = sent.exception()
+            if failure is None:
+                outcome.set_result(sent.result())
+            else:
+                outcome.set_exception(failure)
+
+        async def work() -> None:
+            sent = await self._producer.send(value, key=key, headers=headers, timestamp=timestamp)
+            outcome.set_running_or_notify_cancel()
+            sent.add_done_callback(settle)
+
+        self._thread.run(work())
+        return outcome
+
+    def flush(self) -> None:
+        """See `BatchingProducer.flush`."""
+        self._thread.run(self._producer.flush())
+
+    def close(self) -> None:
+        """See `BatchingProducer.close`."""
+        self._thread.run(self._producer.close())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

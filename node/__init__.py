@@ -1,0 +1,1 @@
+"""One node: its settings, its HTTP server, its life from start to stop."""

@@ -1,0 +1,1 @@
+"""The HTTP face of a node: routes, bodies, problems, forwarding to the leader."""

@@ -1,0 +1,170 @@
+"""The aiohttp application: routes, and what happens around every request."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from typing import Final, cast
+
+from aiohttp import HttpVersion11, web
+
+from ...replication.errors import ReplicationError
+from . import cluster, health, producers, reads, records, streams
+from .bodies import check_body_headers
+from .connection import Connection
+from .context import CONTEXT, REQUEST_ID, TAKEN, Context, context_of
+from .forward import Forwarder, Handler, on_leader
+from .headers import stamp
+from .problems import Problem, invalid, problem_of, problem_response
+
+logger = logging.getLogger(__name__)
+
+_STREAM: Final = "/v1/streams/{stream:[^/]+}"
+_GROUP: Final = "/v1/groups/{group:[^/]+}"
+_INDEX: Final = _STREAM + "/indexes/{index:[^/]+}"
+_HEALTH: Final = ("/livez", "/readyz")
+
+ROUTES: Final[tuple[tuple[str, str, Handler], ...]] = (
+    ("GET", "/v1/streams", streams.list_streams),
+    ("GET", _STREAM, streams.get_stream),
+    ("PUT", _STREAM, on_leader(streams.put_stream)),
+    ("DELETE", _STREAM, on_leader(streams.delete_stream)),
+    ("POST", _STREAM + "/records", on_leader(records.append)),
+    ("GET", _STREAM + "/records", reads.read_records),
+    ("GET", _STREAM + "/idempotency/{key:[^/]+}", records.get_receipt),
+    ("POST", "/v1/producers", on_leader(producers.register)),
+    ("GET", "/v1/cluster", cluster.get_cluster),
+    ("POST", "/v1/cluster/leader", on_leader(cluster.transfer_leadership)),
+    ("GET", "/livez", health.livez),
+    ("HEAD", "/livez", health.livez),
+    ("GET", "/readyz", health.readyz),
+    ("HEAD", "/readyz", health.readyz),
+)
+
+NOT_BUILT: Final = (
+    ("PATCH", _STREAM),
+    ("POST", _STREAM + "/trim"),
+    ("GET", _STREAM + "/keys/{key:[^/]+}"),
+    ("GET", _STREAM + "/indexes"),
+    ("PUT", _INDEX),
+    ("GET", _INDEX),
+    ("DELETE", _INDEX),
+    ("GET", _STREAM + "/search"),
+    ("POST", "/v1/tx"),
+    ("GET", _GROUP + "/streams/{stream:[^/]+}/offset"),
+    ("PUT", _GROUP + "/streams/{stream:[^/]+}/offset"),
+    ("POST", _GROUP + "/streams/{stream:[^/]+}/lease"),
+    ("DELETE", _GROUP + "/streams/{stream:[^/]+}/lease"),
+    ("GET", "/v1/groups"),
+    ("GET", _GROUP),
+    ("POST", "/v1/cluster/members"),
+    ("DELETE", "/v1/cluster/members/{member:[^/]+}"),
+    ("GET", "/metrics"),
+    ("GET", "/v1/openapi.json"),
+    ("GET", "/"),
+)
+"""The contract names these; they answer 501 until they exist."""
+
+
+def build_app(context: Context) -> web.Application:
+    app = web.Application(middlewares=[around])
+    app[CONTEXT] = context
+    app.cleanup_ctx.append(_forwarder)
+    app.on_response_prepare.append(_on_prepare)
+    for method, path, handler in ROUTES:
+        app.router.add_route(method, path, handler, expect_handler=_on_expect)
+    for method, path in NOT_BUILT:
+        app.router.add_route(method, path, _not_built, expect_handler=_on_expect)
+    return app
+
+
+async def _forwarder(app: web.Application) -> AsyncIterator[None]:
+    app[CONTEXT].forwarder = Forwarder()
+    yield
+    await app[CONTEXT].forwarder.close()
+
+
+async def _not_built(request: web.Request) -> web.StreamResponse:
+    raise Problem("not_implemented", f"{request.method} {request.path[:200]} is not built yet")
+
+
+@web.middleware
+async def around(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Count the request, answer failures, give back what its body took."""
+    context = context_of(request)
+    with context.counted():
+        try:
+            _admit(request, context)
+            return await handler(request)
+        except Exception as error:
+            if request.transport is None or request.transport.is_closing():
+                raise ConnectionResetError("the client has gone") from error
+            return _failure(request, error)
+        finally:
+            context.bodies.give_back(request.get(TAKEN, 0))
+
+
+def _admit(request: web.Request, context: Context) -> None:
+    connection = cast("Connection", request.protocol)
+    connection.heard()
+    request[REQUEST_ID] = context.request_id(request.headers.get("Cute-Request-Id"))
+    if connection.is_surplus:
+        raise Problem("throttled", f"{context.connections} connections are open already")
+    if context.stopping and request.path not in _HEALTH:
+        raise Problem("shutting_down", "this node is stopping; ask another one")
+
+
+def _failure(request: web.Request, error: Exception) -> web.Response:
+    context = context_of(request)
+    if isinstance(error, web.HTTPException):
+        problem = _from_aiohttp(request, error)
+    elif isinstance(error, Problem | ReplicationError):
+        problem = problem_of(error, writes=_writes(request))
+    else:
+        logger.exception("request failed", extra={"request_id": request[REQUEST_ID]})
+        problem = problem_of(error, writes=_writes(request))
+    response = problem_response(problem, request[REQUEST_ID])
+    if context.stopping or cast("Connection", request.protocol).is_surplus:
+        response.force_close()
+    return response
+
+
+def _writes(request: web.Request) -> bool:
+    return request.method not in ("GET", "HEAD", "OPTIONS")
+
+
+def _from_aiohttp(request: web.Request, error: web.HTTPException) -> Problem:
+    """Return the problem for a path or a method that no route takes."""
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        allowed = ", ".join(sorted(error.allowed_methods))
+        problem = Problem(
+            "method_not_allowed", f"{request.method[:20]} is not taken here, {allowed} is"
+        )
+        problem.headers["Allow"] = allowed
+        return problem
+    if isinstance(error, web.HTTPNotFound):
+        return Problem("not_found", f"there is nothing at {request.path[:200]}")
+    return Problem("invalid_request", error.reason)
+
+
+async def _on_expect(request: web.Request) -> web.StreamResponse | None:
+    """Let a client that asks first send its body, unless its headers show that it is refused."""
+    request_id = context_of(request).request_id(request.headers.get("Cute-Request-Id"))
+    request[REQUEST_ID] = request_id
+    if request.version < HttpVersion11:
+        return None
+    try:
+        if request.headers["Expect"].lower() != "100-continue":
+            raise invalid("Expect", "100-continue is all that is met here")
+        check_body_headers(request)
+    except Problem as problem:
+        response = problem_response(problem, request_id)
+        response.force_close()
+        return response
+    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    request.writer.output_size = 0
+    return None
+
+
+async def _on_prepare(request: web.Request, response: web.StreamResponse) -> None:
+    stamp(context_of(request), response, request.get(REQUEST_ID, ""))

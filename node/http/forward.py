@@ -1,0 +1,195 @@
+"""What needs the leader goes there: handled here if this node leads, else passed on or redirected.
+
+The bytes of the body are passed on as they came. A request is passed on once: `Cute-Forwarded` says
+so, and a node that does not lead refuses such a request. What fails before the leader was connected
+is refused and tried once more; what fails later may have been written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeAlias
+
+import aiohttp
+from aiohttp import web
+from yarl import URL
+
+from ...replication.errors import NoLeader, NotLeader
+from ...replication.replica import Replica
+from ..units import KiB
+from .bodies import read_body
+from .context import REQUEST_ID, Context, context_of
+from .problems import Problem
+from .queries import WriteQuery, read_query
+from .streams import stream_name
+
+LeaderHandler: TypeAlias = Callable[[web.Request, WriteQuery], Awaitable[web.Response]]
+Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+FORWARDED: Final = "Cute-Forwarded"
+LEADER_WAIT_S: Final = 1.0
+"""Longest wait for a leader; an election takes about as long."""
+_POLL_S: Final = 0.02
+_CONNECT_TIMEOUT_S: Final = 1.0
+_MARGIN_S: Final = 1.0
+"""The leader gets its own timeout, and this for the way."""
+_CONNECTIONS_MAX: Final = 1024
+_PIECE_BYTES: Final = 64 * KiB
+_PASSED_ON: Final = ("Content-Type", "Accept", "Idempotency-Key", "Content-Encoding")
+_PASSED_BACK: Final = (
+    "Content-Type",
+    "Retry-After",
+    "Cute-Node",
+    "Cute-Leader",
+    "Cute-Term",
+    "Cute-Index",
+)
+
+
+class NotConnected(Exception):
+    """The leader was not reached: nothing was sent."""
+
+
+class AnswerLost(Exception):
+    """The request was sent, at least in part, and no whole answer came back."""
+
+
+async def _one_attempt(
+    request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """Tell what was sent from what was not, and keep aiohttp from sending a PUT or DELETE twice."""
+    try:
+        return await send(request)
+    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+        raise NotConnected(str(error)) from error
+    except (aiohttp.ClientError, OSError) as error:
+        raise AnswerLost(str(error)) from error
+
+
+class Forwarder:
+    """Connections to the other nodes, kept open between requests."""
+
+    def __init__(self) -> None:
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=_CONNECTIONS_MAX),
+            middlewares=(_one_attempt,),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+        )
+
+    async def close(self) -> None:
+        await self._session.close()
+
+    async def send(self, request: web.Request, base_url: str, timeout_s: float) -> web.Response:
+        """Pass the request on to the node at `base_url` and return its answer.
+
+        Raises NotConnected; AnswerLost.
+        """
+        body = await read_body(request)
+        headers = {name: request.headers[name] for name in _PASSED_ON if name in request.headers}
+        headers[FORWARDED] = context_of(request).config.id
+        headers["Cute-Request-Id"] = request[REQUEST_ID]
+        try:
+            async with self._session.request(
+                request.method,
+                URL(base_url + request.raw_path, encoded=True),
+                data=_payload(body),
+                headers=headers,
+                skip_auto_headers=("Content-Type",),
+                allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(
+                    total=timeout_s + _MARGIN_S, connect=_CONNECT_TIMEOUT_S
+                ),
+            ) as reply:
+                content = await reply.read()
+        except (aiohttp.ClientError, OSError) as error:
+            raise AnswerLost(str(error)) from error
+        back = {name: reply.headers[name] for name in _PASSED_BACK if name in reply.headers}
+        return web.Response(status=reply.status, body=content or None, headers=back)
+
+
+def _payload(body: bytes) -> bytes | io.BytesIO | None:
+    """Return what aiohttp sends in one go if it is small, and piece by piece if it is large."""
+    if not body:
+        return None
+    return body if len(body) <= _PIECE_BYTES else io.BytesIO(body)
+
+
+def on_leader(handler: LeaderHandler) -> Handler:
+    """Wrap a handler that only the leader can run, so that every node answers."""
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        if "stream" in request.match_info:
+            stream_name(request, writes=True)
+        query = read_query(request, WriteQuery)
+        return await _Attempt(request, query, handler).run()
+
+    return handle
+
+
+class _Attempt:
+    """One request's search for the leader, bounded by a deadline and by two tries."""
+
+    def __init__(self, request: web.Request, query: WriteQuery, handler: LeaderHandler) -> None:
+        self._request = request
+        self._query = query
+        self._handler = handler
+        self._context: Context = context_of(request)
+        self._replica: Replica = self._context.live_replica()
+        self._deadline = _now() + min(query.timeout_ms / 1000, LEADER_WAIT_S)
+
+    async def run(self) -> web.StreamResponse:
+        failed: str | None = None
+        for _ in range(2):
+            await self._find_leader(failed)
+            try:
+                return await self._once()
+            except NotConnected:
+                failed = self._replica.leader_id
+            except (NotLeader, NoLeader):
+                failed = None
+        raise self._refusal()
+
+    async def _once(self) -> web.StreamResponse:
+        replica, request = self._replica, self._request
+        if replica.is_leader:
+            return await self._handler(request, self._query)
+        if FORWARDED in request.headers or replica.leader_http is None:
+            raise self._refusal()
+        if self._query.redirect:
+            path = request.rel_url.without_query_params("redirect")
+            return web.Response(status=307, headers={"Location": f"{replica.leader_http}{path}"})
+        try:
+            return await self._context.forwarder.send(
+                request, replica.leader_http, self._query.timeout_ms / 1000
+            )
+        except AnswerLost as error:
+            raise Problem(
+                "outcome_unknown", "the leader was asked and no answer came back"
+            ) from error
+
+    async def _find_leader(self, failed: str | None) -> None:
+        """Return once somebody other than `failed` leads; at the deadline raise `no_leader`."""
+        replica = self._replica
+        while not replica.is_leader:
+            if replica.leader_id not in (None, failed) and replica.leader_http is not None:
+                return
+            left_s = self._deadline - _now()
+            if left_s <= 0 or FORWARDED in self._request.headers:
+                raise self._refusal()
+            if replica.leader_id is None:
+                await replica.wait_leader(left_s)
+            else:
+                await asyncio.sleep(min(_POLL_S, left_s))
+
+    def _refusal(self) -> Problem:
+        leader = self._replica.leader_id
+        if leader is None:
+            return Problem("no_leader", "nobody leads at the moment", leader=None)
+        return Problem("no_leader", f"the leader, {leader}, cannot be reached", leader=leader)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,33 @@
+"""Is the process alive, and can it serve?"""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from .answers import answer
+from .context import Context, context_of
+from .problems import Problem
+
+
+async def livez(request: web.Request) -> web.Response:
+    """GET /livez: also during recovery and while stopping."""
+    return answer(request, {"status": "alive"})
+
+
+async def readyz(request: web.Request) -> web.Response:
+    """GET /readyz: has a leader and has caught up."""
+    reason = why_not_ready(context_of(request))
+    if reason is not None:
+        raise Problem("not_ready", f"this node is not ready: {reason}", reason=reason)
+    return answer(request, {"status": "ready"})
+
+
+def why_not_ready(context: Context) -> str | None:
+    replica = context.replica
+    if context.stopping:
+        return "stopping"
+    if replica is None:
+        return "recovering"
+    if replica.leader_id is None:
+        return "no_leader"
+    return None if replica.ready else "catching_up"

@@ -1,0 +1,245 @@
+"""Append: records in, receipt out; and what became of an idempotency key."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import re
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Annotated, Any, Final
+
+import msgspec
+from aiohttp import web
+from msgspec import UNSET, Meta, UnsetType
+
+from ...replication.errors import UnknownStream
+from ...replication.types import Append, ProducerStamp, Receipt
+from ...storage.record import Record, encode_records, record_size
+from ..streams_config import ENCODED_BYTES_MAX
+from .answers import answer
+from .bodies import Form, read_struct
+from .context import Context, context_of
+from .levels import LEVEL_TIMEOUT_S, with_stream
+from .problems import Problem, invalid
+from .queries import INTEGER_MAX, Count, Query, WriteQuery, read_query
+from .streams import stream_name
+
+RECORDS_MAX: Final = 10_000
+SLICE_RECORDS: Final = 1000
+"""After converting so many, let others run."""
+_KEY: Final = re.compile(r"[\x21-\x7e]{1,256}", re.ASCII)
+
+
+class JsonRecord(msgspec.Struct, forbid_unknown_fields=True):
+    """Text as it is; other bytes as base64 under the other name. A null value is a tombstone."""
+
+    key: str | UnsetType | None = UNSET
+    key_b64: str | UnsetType = UNSET
+    value: str | UnsetType | None = UNSET
+    value_b64: str | UnsetType = UNSET
+    headers: dict[str, str] | UnsetType = UNSET
+    timestamp: Count | UnsetType = UNSET
+
+
+class MsgpackRecord(msgspec.Struct, forbid_unknown_fields=True):
+    """Bytes as they are; a str is its UTF-8. msgspec takes no union of the two: checked by hand."""
+
+    value: Any
+    key: Any = UNSET
+    headers: dict[str, str] | UnsetType = UNSET
+    timestamp: Count | UnsetType = UNSET
+
+
+class Condition(msgspec.Struct, forbid_unknown_fields=True):
+    offset: Count
+
+
+class Producer(msgspec.Struct, forbid_unknown_fields=True):
+    id: Count
+    epoch: Annotated[int, Meta(ge=0, le=2**32 - 1)]
+    sequence: Annotated[int, Meta(ge=0, le=INTEGER_MAX)]
+
+
+class AppendBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    condition: Condition | UnsetType = msgspec.field(name="if", default=UNSET)
+    producer: Producer | UnsetType = UNSET
+
+
+class JsonAppend(AppendBody, kw_only=True):
+    records: Annotated[list[JsonRecord], Meta(min_length=1, max_length=RECORDS_MAX)]
+
+    def to_records(self, start: int, end: int) -> list[Record]:
+        items = enumerate(self.records[start:end], start)
+        return [_from_json(item, position) for position, item in items]
+
+
+class MsgpackAppend(AppendBody, kw_only=True):
+    records: Annotated[list[MsgpackRecord], Meta(min_length=1, max_length=RECORDS_MAX)]
+
+    def to_records(self, start: int, end: int) -> list[Record]:
+        items = enumerate(self.records[start:end], start)
+        return [_from_msgpack(item, position) for position, item in items]
+
+
+APPEND_FORM: Final[Form[JsonAppend | MsgpackAppend]] = Form(JsonAppend, MsgpackAppend)
+
+
+def _from_json(item: JsonRecord, position: int) -> Record:
+    value, key = item.value, item.key
+    return Record(
+        value=value.encode()
+        if isinstance(value, str) and item.value_b64 is UNSET
+        else _bytes(value, item.value_b64, position, "value"),
+        key=None
+        if key is UNSET and item.key_b64 is UNSET
+        else _bytes(key, item.key_b64, position, "key"),
+        headers={} if item.headers is UNSET else item.headers,
+        timestamp=None if item.timestamp is UNSET else item.timestamp,
+    )
+
+
+def _bytes(
+    text: str | UnsetType | None, b64: str | UnsetType, position: int, name: str
+) -> bytes | None:
+    field = f"records[{position}].{name}"
+    if b64 is UNSET:
+        if text is UNSET:
+            raise invalid(field, "this field is needed; null is a tombstone")
+        return text.encode() if text is not None else None
+    if text is not UNSET:
+        raise invalid(f"{field}_b64", f"{name} is given too; one of the two is wanted")
+    try:
+        return base64.b64decode(b64, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise invalid(f"{field}_b64", f"is not base64: {error}") from error
+
+
+def _from_msgpack(item: MsgpackRecord, position: int) -> Record:
+    return Record(
+        value=_raw_bytes(item.value, position, "value"),
+        key=_raw_bytes(item.key, position, "key"),
+        headers={} if item.headers is UNSET else item.headers,
+        timestamp=None if item.timestamp is UNSET else item.timestamp,
+    )
+
+
+def _raw_bytes(came: Any, position: int, name: str) -> bytes | None:
+    if came is None or came is UNSET:
+        return None
+    if isinstance(came, bytes):
+        return came
+    if isinstance(came, str):
+        return came.encode()
+    raise invalid(
+        f"records[{position}].{name}", f"wanted bin, str or nil; came {type(came).__name__}"
+    )
+
+
+async def append(request: web.Request, query: WriteQuery) -> web.Response:
+    """POST /v1/streams/{stream}/records; on the leader."""
+    stream = stream_name(request, writes=True)
+    key = _idempotency_key(request)
+    context = context_of(request)
+    body = await read_struct(request, APPEND_FORM)
+    records = await _to_records(body)
+    batch = build_append(stream, body, records, key, _record_bytes_limit(context, stream))
+    receipt = await context.live_replica().append(batch, timeout_s=query.timeout_ms / 1000)
+    return answer(request, describe(receipt))
+
+
+def describe(receipt: Receipt) -> dict[str, Any]:
+    return asdict(receipt) | {"durability": "quorum"}
+
+
+async def _to_records(body: JsonAppend | MsgpackAppend) -> list[Record]:
+    """Convert piece by piece, so that a large body does not keep heartbeats waiting."""
+    records: list[Record] = []
+    for start in range(0, len(body.records), SLICE_RECORDS):
+        if start:
+            await asyncio.sleep(0)
+        records += body.to_records(start, start + SLICE_RECORDS)
+    return records
+
+
+def build_append(
+    stream: str,
+    body: JsonAppend | MsgpackAppend,
+    records: Sequence[Record],
+    key: str | None = None,
+    record_bytes_limit: int = ENCODED_BYTES_MAX,
+) -> Append:
+    """Turn a body and its records into what the replica appends.
+
+    Raises Problem `record_too_large`, `batch_too_large`.
+    """
+    largest = _check_sizes(records, record_bytes_limit)
+    encoded = encode_records(records)
+    if len(encoded) > ENCODED_BYTES_MAX:
+        raise Problem(
+            "batch_too_large",
+            f"the records take {len(encoded)} bytes when packed",
+            limit_bytes=ENCODED_BYTES_MAX,
+        )
+    condition, producer = body.condition, body.producer
+    return Append(
+        stream=stream,
+        body=encoded,
+        count=len(records),
+        record_bytes_max=largest,
+        max_timestamp=max((r.timestamp for r in records if r.timestamp is not None), default=None),
+        if_offset=None if condition is UNSET else condition.offset,
+        producer=None
+        if producer is UNSET
+        else ProducerStamp(producer.id, producer.epoch, producer.sequence),
+        idempotency_key=key,
+    )
+
+
+def _check_sizes(records: Sequence[Record], limit: int) -> int:
+    """Return the size of the largest record."""
+    sizes = [record_size(record) for record in records]
+    largest = max(sizes)
+    if largest > limit:
+        raise Problem(
+            "record_too_large",
+            f"records[{sizes.index(largest)}] has {largest} bytes of key, value and headers",
+            limit_bytes=limit,
+        )
+    return largest
+
+
+def _record_bytes_limit(context: Context, stream: str) -> int:
+    """Return the stream's own limit if it is known here; the state machine has the last word."""
+    try:
+        config = context.live_replica().stream(stream).config
+    except UnknownStream:
+        return ENCODED_BYTES_MAX
+    return int(config["max.message.bytes"])
+
+
+def _idempotency_key(request: web.Request) -> str | None:
+    given = request.headers.getall("Idempotency-Key", [])
+    if not given:
+        return None
+    if len(given) > 1 or not _KEY.fullmatch(given[0]):
+        raise invalid("Idempotency-Key", "wanted once, 1 to 256 visible ASCII characters")
+    return given[0]
+
+
+async def get_receipt(request: web.Request) -> web.Response:
+    """GET /v1/streams/{stream}/idempotency/{key}
+
+    Linearizable: who asks wants to know whether an append with an unknown outcome happened, and a
+    follower that lags would say no.
+    """
+    name = stream_name(request, writes=False)
+    read_query(request, Query)
+    key = request.match_info["key"]
+    if not _KEY.fullmatch(key):
+        raise invalid("key", "wanted 1 to 256 visible ASCII characters")
+    context = context_of(request)
+    await context.live_replica().read_barrier(timeout_s=LEVEL_TIMEOUT_S)
+    await with_stream(context, name)
+    return answer(request, describe(context.live_replica().idempotency_receipt(name, key)))

@@ -1,0 +1,54 @@
+"""The listening socket and the application behind it."""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiohttp import web
+
+from .app import build_app
+from .connection import Connection
+from .context import Context
+
+_BACKLOG = 1024
+
+
+class HttpServer:
+    """Answers from `start` to `close`; what it answers depends on the context."""
+
+    def __init__(self, context: Context, runner: web.AppRunner, server: asyncio.Server) -> None:
+        self._context = context
+        self._runner = runner
+        self._server = server
+
+    @classmethod
+    async def start(cls, context: Context) -> HttpServer:
+        """Listen at the configured address; raises OSError if that is not to be had."""
+        loop = asyncio.get_running_loop()
+        runner = web.AppRunner(build_app(context), shutdown_timeout=1.0)
+        await runner.setup()
+        manager = runner.server
+        assert manager is not None
+        host, port = context.config.http
+        try:
+            server = await loop.create_server(
+                lambda: Connection(context, manager, loop), host, port, backlog=_BACKLOG
+            )
+        except OSError:
+            await runner.cleanup()
+            raise
+        return cls(context, runner, server)
+
+    async def drain(self, timeout_s: float) -> bool:
+        """Refuse new requests and wait for those under way; False if the time was not enough."""
+        self._context.stop_intake()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._context.idle.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def close(self) -> None:
+        self._server.close()
+        await self._runner.cleanup()

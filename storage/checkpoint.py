@@ -1,0 +1,114 @@
+"""A checkpoint: one file, replaced as a whole, that says what is durable elsewhere and up to where.
+
+    magic     8 bytes  "CUTECKP1"
+    sections  each: length u64 | crc u32 | bytes
+    trailer   2**64 - 1 u64 | crc u32 | number of sections u32
+
+All numbers are little-endian. A crc is the CRC-32C of the length and of the bytes behind the crc,
+begun with the crc before it: a section missing, there twice or in another's place is noticed too.
+
+It is written under another name, fsynced and renamed: a crash leaves the old one or the new one.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+
+from crc32c import crc32c
+
+from .errors import Damaged
+from .filesystem import File, FileSystem
+
+_NAME = "checkpoint"
+_TEMPORARY_NAME = "checkpoint.tmp"
+_MAGIC = b"CUTECKP1"
+_SECTION = struct.Struct("<QI")
+_LENGTH = struct.Struct("<Q")
+_COUNT = struct.Struct("<I")
+_TRAILER_LENGTH = 2**64 - 1
+
+
+def save(files: FileSystem, folder: str, sections: Iterable[bytes]) -> None:
+    """Replace the checkpoint in `folder` by one of `sections`, durable on return.
+
+    What it vouches for must be durable already. Each section is written before the next is asked
+    for. Raises OSError; the old checkpoint or the new one is the valid one then.
+    """
+    _remove_leftover(files, folder)
+    file = files.open(f"{folder}/{_TEMPORARY_NAME}", create=True)
+    try:
+        _write(file, sections)
+        file.sync()
+    finally:
+        file.close()
+    files.rename(f"{folder}/{_TEMPORARY_NAME}", f"{folder}/{_NAME}")
+    files.sync_folder(folder)
+
+
+def load(files: FileSystem, folder: str) -> list[bytes] | None:
+    """Return the sections of the checkpoint in `folder`, None if there is none.
+
+    Raises Damaged, OSError.
+    """
+    _remove_leftover(files, folder)
+    path = f"{folder}/{_NAME}"
+    if not files.exists(path):
+        return None
+    file = files.open(path)
+    try:
+        return _read(file, path)
+    finally:
+        file.close()
+
+
+def _remove_leftover(files: FileSystem, folder: str) -> None:
+    path = f"{folder}/{_TEMPORARY_NAME}"
+    if files.exists(path):
+        files.remove(path)
+
+
+def _write(file: File, sections: Iterable[bytes]) -> None:
+    file.write_at(0, [_MAGIC])
+    position = len(_MAGIC)
+    crc = count = 0
+    for section in sections:
+        crc = _next_crc(crc, _LENGTH.pack(len(section)), section)
+        file.write_at(position, [_SECTION.pack(len(section), crc), section])
+        position += _SECTION.size + len(section)
+        count += 1
+    number = _COUNT.pack(count)
+    crc = _next_crc(crc, _LENGTH.pack(_TRAILER_LENGTH), number)
+    file.write_at(position, [_SECTION.pack(_TRAILER_LENGTH, crc), number])
+
+
+def _read(file: File, path: str) -> list[bytes]:
+    size = file.size()
+    if file.read_at(0, len(_MAGIC)) != _MAGIC:
+        raise Damaged(path, 0, "this is no checkpoint")
+    sections: list[bytes] = []
+    position, crc = len(_MAGIC), 0
+    while True:
+        head = file.read_at(position, _SECTION.size)
+        if len(head) < _SECTION.size:
+            raise Damaged(path, position, "the checkpoint ends too early")
+        length, expected = _SECTION.unpack(head)
+        is_trailer = length == _TRAILER_LENGTH
+        body_size = _COUNT.size if is_trailer else length
+        if body_size > size - position - _SECTION.size:
+            raise Damaged(path, position, "a section is longer than the file")
+        body = file.read_at(position + _SECTION.size, body_size)
+        crc = _next_crc(crc, head[: _LENGTH.size], body)
+        if crc != expected:
+            raise Damaged(path, position, "the section's checksum does not match")
+        position += _SECTION.size + body_size
+        if not is_trailer:
+            sections.append(body)
+        elif (len(sections),) != _COUNT.unpack(body) or position != size:
+            raise Damaged(path, position, "the trailer does not match the file")
+        else:
+            return sections
+
+
+def _next_crc(crc: int, length: bytes, body: bytes) -> int:
+    return int(crc32c(body, crc32c(length, crc)))

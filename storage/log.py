@@ -1,0 +1,305 @@
+"""A log: the segments of one folder, one behind the other.
+
+- Offsets are dense: a batch is only taken at the log end offset.
+- All segments but the last are sealed: they never change, whatever is appended.
+- Nothing is durable before `sync`. What it returns is a promise that a checkpoint can keep and give
+  back to `Log.open` as `vouched`; a log opened without one relies on its files alone.
+- After a failed write nothing works any more (`Poisoned`): what reached the disk is unknown.
+- Memory does not grow with the log: three numbers per segment, a few open files.
+
+A `Log` has no lock: one thread at a time.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Self
+
+from .batch import CHAIN_START, Batch, build_batch
+from .errors import OffsetOutOfRange, Poisoned
+from .filesystem import OS_FILES, FileSystem
+from .index import RELATIVE_OFFSET_MAX
+from .log_state import LogConfig as LogConfig
+from .log_state import LogState as LogState
+from .log_state import check_segment_bytes_max
+from .names import base_offsets, remove_files
+from .record import Record, encode_records
+from .recovery import cut_to_vouched, recover_last, stored_sizes
+from .sealed import SealedSegments
+from .segment import Segment
+
+_DEFAULT_CONFIG = LogConfig()
+_VOUCHED_UNSYNCED_MAX = 8
+
+
+class Log:
+    """An append-only sequence of batches on disk; `open` makes one."""
+
+    def __init__(self, folder: str, config: LogConfig, files: FileSystem) -> None:
+        self.log_start_offset = 0
+        """The smallest offset that can be read."""
+        self.log_end_offset = 0
+        """The offset the next record gets."""
+        self.last_batch: Batch | None = None
+        """The newest batch's header: its `data` has no body."""
+        self.last_digest = CHAIN_START
+        """The newest batch's digest, which the next one carries as its `chain`."""
+        self._folder = folder
+        self._files = files
+        self._interval_bytes = config.index_interval_bytes
+        self._segment_bytes_max = config.segment_bytes_max
+        self._sealed = SealedSegments(files, folder, config.index_interval_bytes)
+        self._active: Segment | None = None
+        self._unsynced_folders: list[str] = []
+        self._unsynced_max = 0
+        self._failure: BaseException | None = None
+        self._is_closed = False
+
+    @classmethod
+    def open(
+        cls,
+        folder: str,
+        config: LogConfig = _DEFAULT_CONFIG,
+        *,
+        files: FileSystem = OS_FILES,
+        vouched: LogState | None = None,
+    ) -> Log:
+        """Open the log in `folder`, or begin one.
+
+        With `vouched`, the state an earlier `sync` returned, the log is exactly that: segments it
+        does not list are removed, longer files cut, and Damaged is raised if one is missing or
+        shorter. Reads no more than the end of the last segment.
+
+        Without, the log is what the files hold: the last segment is walked, a torn tail is cut, and
+        Damaged is raised if there is a good batch behind a bad one. Such a log syncs a segment
+        before it begins the next one: only its last segment can be torn.
+
+        Sealed segments are checked when they are read. Blocks.
+        """
+        log = cls(folder, config, files)
+        try:
+            if not files.exists(folder):
+                files.make_folder(folder)
+                log._unsynced_folders.append(posixpath.dirname(folder) or ".")
+            if vouched is None:
+                log._open_found()
+            else:
+                log._open_vouched(vouched)
+            newest = log._active if log._active and log._active.size else log._sealed.last()
+            if newest is not None:
+                log._end_at(newest)
+        except BaseException:
+            log.close()
+            raise
+        return log
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all batches."""
+        return self._sealed.size_bytes + (self._active.size if self._active else 0)
+
+    @property
+    def segment_count(self) -> int:
+        return len(self._sealed) + (self._active is not None)
+
+    def append(self, batches: Sequence[Batch]) -> None:
+        """Write batches at the log end, those for one segment in one write.
+
+        On return they can be read; `sync` makes them durable. Raises ValueError, with nothing
+        written, if one does not begin where the one before it ended.
+        """
+        self._check()
+        due_offset = self.log_end_offset
+        for batch in batches:
+            assert len(batch.data) == batch.size, "a batch without its body"
+            if batch.base_offset != due_offset:
+                raise ValueError(f"base offset {batch.base_offset} where {due_offset} is due")
+            due_offset = batch.next_offset
+        with self._writing():
+            rest = list(batches)
+            while rest:
+                segment = self._segment_for(rest[0])
+                count = self._fitting(segment, rest)
+                segment.append(rest[:count])
+                del rest[:count]
+                self._end_at(segment)
+
+    def append_records(self, records: Sequence[Record], *, timestamp: int) -> Batch:
+        """Write `records` as one batch taken at `timestamp` (ms since the epoch), and return it."""
+        own = [timestamp if record.timestamp is None else record.timestamp for record in records]
+        batch = build_batch(
+            encode_records(records),
+            count=len(records),
+            base_offset=self.log_end_offset,
+            timestamp=timestamp,
+            max_timestamp=max(own, default=timestamp),
+            chain=self.last_digest,
+        )
+        self.append([batch])
+        return batch
+
+    def read(self, offset: int, bytes_max: int) -> list[Batch]:
+        """Return whole batches from the one that holds `offset`; none at the log end.
+
+        One at least, further ones as long as all together stay within `bytes_max`; across segments.
+        Reads, and keeps in memory while the batches live, little more than it returns. Raises
+        OffsetOutOfRange, and Damaged where a batch is not what was written.
+        """
+        self._check()
+        if not self.log_start_offset <= offset <= self.log_end_offset:
+            raise OffsetOutOfRange(offset, self.log_start_offset, self.log_end_offset)
+        found: list[Batch] = []
+        room = bytes_max
+        while offset < self.log_end_offset and (room > 0 or not found):
+            segment = self._segment_of(offset)
+            batches = segment.read(offset, room, at_least_one=not found)
+            found += batches
+            if not batches or batches[-1].next_offset < segment.next_offset:
+                break
+            offset = segment.next_offset
+            room -= sum(batch.size for batch in batches)
+        return found
+
+    def sync(self) -> LogState:
+        """Make all that was appended durable, files and their names, and return what that is."""
+        self._check()
+        extents = self._sealed.extents()
+        with self._writing():
+            self._sealed.sync()
+            if self._active is not None:
+                self._active.sync()
+                extents.append((self._active.base_offset, self._active.size))
+            self._sync_folders()
+        return LogState(self.log_start_offset, self.log_end_offset, tuple(extents))
+
+    def set_segment_bytes_max(self, segment_bytes_max: int) -> None:
+        """Change when a segment is sealed, from the next append on; raises ValueError."""
+        check_segment_bytes_max(segment_bytes_max)
+        self._segment_bytes_max = segment_bytes_max
+
+    def close(self) -> None:
+        """Close all files, synced or not. Closing twice is allowed."""
+        self._is_closed = True
+        active, self._active = self._active, None
+        try:
+            self._sealed.close()
+        finally:
+            if active is not None:
+                active.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _open_found(self) -> None:
+        bases = self._remove_other_files(None)
+        # What an earlier process wrote may be nowhere but in the page cache.
+        self._note_names_changed()
+        if not bases:
+            return
+        self._active = recover_last(self._files, self._folder, bases[-1], self._interval_bytes)
+        self._note_sealed(stored_sizes(self._files, self._folder, bases[:-1]), bases[-1])
+        self.log_start_offset = bases[0]
+        self.log_end_offset = self._active.next_offset
+
+    def _open_vouched(self, vouched: LogState) -> None:
+        self._unsynced_max = _VOUCHED_UNSYNCED_MAX
+        cut_to_vouched(self._files, self._folder, vouched.segments)
+        self._remove_other_files([base for base, _ in vouched.segments])
+        self.log_start_offset = vouched.log_start_offset
+        self.log_end_offset = vouched.log_end_offset
+        if vouched.segments:
+            *sealed, (active_base, _) = vouched.segments
+            self._active = Segment.open(
+                self._files,
+                self._folder,
+                active_base,
+                self._interval_bytes,
+                next_offset=vouched.log_end_offset,
+            )
+            self._note_sealed(sealed, active_base)
+
+    def _remove_other_files(self, keep: Sequence[int] | None) -> list[int]:
+        """Remove segments not in `keep` (None: of those without a store), return those kept."""
+        names = self._files.listdir(self._folder)
+        kept = base_offsets(names) if keep is None else list(keep)
+        if remove_files(self._files, self._folder, names, kept):
+            self._note_names_changed()
+        return kept
+
+    def _note_sealed(self, extents: Sequence[tuple[int, int]], end_offset: int) -> None:
+        next_offsets = [base for base, _ in extents[1:]] + [end_offset]
+        for (base_offset, size), next_offset in zip(extents, next_offsets, strict=False):
+            self._sealed.note(base_offset, next_offset, size)
+
+    def _note_names_changed(self) -> None:
+        if self._folder not in self._unsynced_folders:
+            self._unsynced_folders.append(self._folder)
+
+    def _segment_of(self, offset: int) -> Segment:
+        if self._active is not None and offset >= self._active.base_offset:
+            return self._active
+        segment = self._sealed.find(offset)
+        assert segment is not None, "segments lie one behind the other"
+        return segment
+
+    def _segment_for(self, batch: Batch) -> Segment:
+        """Return the segment that `batch` goes into, a new one if it would pass the limit."""
+        if self._active is not None and self._fitting(self._active, [batch]):
+            return self._active
+        if self._active is not None:
+            self._sealed.seal(self._active)
+            self._active = None
+            self._sealed.sync(unsynced_max=self._unsynced_max)
+            if not self._unsynced_max:
+                self._sync_folders()
+        self._note_names_changed()
+        self._active = Segment.create(
+            self._files, self._folder, batch.base_offset, self._interval_bytes
+        )
+        return self._active
+
+    def _fitting(self, segment: Segment, batches: Sequence[Batch]) -> int:
+        """Return how many of `batches` go into `segment`; one at least if it is empty."""
+        size = segment.size
+        for number, batch in enumerate(batches):
+            is_within = size + batch.size <= self._segment_bytes_max
+            is_near = batch.base_offset - segment.base_offset <= RELATIVE_OFFSET_MAX
+            if size and not (is_within and is_near):
+                return number
+            size += batch.size
+        return len(batches)
+
+    def _end_at(self, segment: Segment) -> None:
+        self.log_end_offset = segment.next_offset
+        self.last_batch = segment.last
+        self.last_digest = segment.last_digest
+
+    def _sync_folders(self) -> None:
+        for folder in self._unsynced_folders:
+            self._files.sync_folder(folder)
+        self._unsynced_folders.clear()
+
+    def _check(self) -> None:
+        assert not self._is_closed, "the log is closed"
+        if self._failure is not None:
+            raise Poisoned(self._folder, self._failure)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Poison the log if the block fails: a write cut short anywhere leaves it unknown."""
+        try:
+            yield
+        except BaseException as error:
+            self._failure = error
+            raise

@@ -1,0 +1,84 @@
+"""A record, and the bytes that a batch's records become.
+
+A body is one msgpack array with an array of four per record, so that a reader needs no schema:
+
+    [ [key: bin | nil, value: bin | nil, headers: {str: str} | nil, timestamp: int | nil], … ]
+
+Empty headers are nil. A record takes five bytes at least. Decoding is typed: it stops at the first
+byte that does not fit, so a body costs time and memory by its size, whatever lengths it claims.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, TypeAlias
+
+import msgspec
+
+from .errors import CorruptBatch
+from .filesystem import Buffer
+
+_Timestamp: TypeAlias = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+_Row: TypeAlias = tuple[bytes | None, bytes | None, dict[str, str] | None, _Timestamp | None]
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(list[_Row])
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What a client appends."""
+
+    value: bytes | None
+    """None is a tombstone: it deletes the key where a stream is compacted."""
+    key: bytes | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    timestamp: int | None = None
+    """The client's own, ms since the epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRecord:
+    """A record in its place in the log."""
+
+    offset: int
+    timestamp: int
+    """ms since the epoch: the record's own if it had one, else that of its batch."""
+    key: bytes | None
+    value: bytes | None
+    headers: Mapping[str, str]
+
+
+def encode_records(records: Sequence[Record]) -> bytes:
+    """Return the body of a batch; equal records give equal bytes."""
+    return _encoder.encode(
+        [(record.key, record.value, record.headers or None, record.timestamp) for record in records]
+    )
+
+
+def decode_rows(body: Buffer) -> list[_Row]:
+    """Return (key, value, headers, timestamp) of every record in `body`.
+
+    Raises CorruptBatch for anything that is not exactly such an array.
+    """
+    try:
+        return _decoder.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise CorruptBatch(None, 0, f"records: {error}") from error
+
+
+def decode_records(body: Buffer) -> list[Record]:
+    """Return the records of a body, or raise CorruptBatch."""
+    return [
+        Record(value, key, headers or {}, timestamp)
+        for key, value, headers, timestamp in decode_rows(body)
+    ]
+
+
+def record_size(record: Record) -> int:
+    """Return the bytes of key, value and headers (as UTF-8), the size that limits speak of."""
+    size = len(record.key or b"") + len(record.value or b"")
+    for name, text in record.headers.items():
+        size += len(name.encode()) + len(text.encode())
+    return size

@@ -1,0 +1,104 @@
+"""The sealed segments of a log: known by three numbers each, opened when they are read.
+
+Opening a log of thousands of segments touches none of them, and a few stay open: those read last,
+and those that hold bytes nobody has synced yet. A segment is synced through the file that wrote it:
+an error of writing back is told to whoever had the file open, and perhaps to nobody later.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import OrderedDict
+from typing import NamedTuple
+
+from .filesystem import FileSystem
+from .segment import Segment
+
+_IDLE_OPEN_MAX = 4
+
+
+class SealedSegment(NamedTuple):
+    base_offset: int
+    next_offset: int
+    size: int
+    """Bytes of its store."""
+
+
+class SealedSegments:
+    """Ascending, one behind the other."""
+
+    def __init__(self, files: FileSystem, folder: str, interval_bytes: int) -> None:
+        self.size_bytes = 0
+        self._files = files
+        self._folder = folder
+        self._interval_bytes = interval_bytes
+        self._known: list[SealedSegment] = []
+        self._unsynced: OrderedDict[int, Segment] = OrderedDict()
+        self._idle: OrderedDict[int, Segment] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def extents(self) -> list[tuple[int, int]]:
+        """Return (base offset, bytes) of each."""
+        return [(segment.base_offset, segment.size) for segment in self._known]
+
+    def note(self, base_offset: int, next_offset: int, size: int) -> None:
+        """Take note of a durable segment found at open; ascending calls only."""
+        self._known.append(SealedSegment(base_offset, next_offset, size))
+        self.size_bytes += size
+
+    def seal(self, segment: Segment) -> None:
+        """Take over the segment that was written last."""
+        segment.seal()
+        self.note(segment.base_offset, segment.next_offset, segment.size)
+        self._unsynced[segment.base_offset] = segment
+
+    def find(self, offset: int) -> Segment | None:
+        """Return the segment that holds `offset`, or None if none here does; raises Damaged."""
+        number = bisect_right(self._known, offset, key=lambda known: known.base_offset) - 1
+        if number < 0 or offset >= self._known[number].next_offset:
+            return None
+        return self._opened(self._known[number])
+
+    def last(self) -> Segment | None:
+        """Return the newest, if there is one; raises Damaged."""
+        return self._opened(self._known[-1]) if self._known else None
+
+    def sync(self, *, unsynced_max: int = 0) -> None:
+        """Make durable what was not, oldest first, until only `unsynced_max` are not."""
+        while len(self._unsynced) > unsynced_max:
+            base_offset, segment = next(iter(self._unsynced.items()))
+            segment.sync()
+            del self._unsynced[base_offset]
+            self._keep_open(segment)
+
+    def close(self) -> None:
+        segments = [*self._unsynced.values(), *self._idle.values()]
+        self._unsynced.clear()
+        self._idle.clear()
+        for segment in segments:
+            segment.close()
+
+    def _opened(self, known: SealedSegment) -> Segment:
+        base_offset = known.base_offset
+        segment = self._unsynced.get(base_offset) or self._idle.get(base_offset)
+        if segment is None:
+            segment = Segment.open(
+                self._files,
+                self._folder,
+                base_offset,
+                self._interval_bytes,
+                next_offset=known.next_offset,
+            )
+        if base_offset not in self._unsynced:
+            self._keep_open(segment)
+        return segment
+
+    def _keep_open(self, segment: Segment) -> None:
+        """Close the segment that was used longest ago, if it is one too many."""
+        self._idle[segment.base_offset] = segment
+        self._idle.move_to_end(segment.base_offset)
+        if len(self._idle) > _IDLE_OPEN_MAX:
+            _, oldest = self._idle.popitem(last=False)
+            oldest.close()

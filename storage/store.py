@@ -1,0 +1,99 @@
+"""The store of a segment: batches end to end in one file, nothing between or around them.
+
+It grows at its end and is cut only by recovery. Whoever reads checks: a `Batch` that comes from
+here had a right checksum at that moment. Whether the batches belong here (base offsets without a
+gap) is the segment's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from .batch import BATCH_HEADER_SIZE, Batch, batch_size, parse_batch
+from .errors import CorruptBatch, IncompleteBatch
+from .filesystem import Buffer, File, FileSystem
+
+
+class Store:
+    """One file of batches. `size` is how far it counts; bytes behind that are not looked at."""
+
+    def __init__(self, path: str, file: File, size: int, *, is_dirty: bool) -> None:
+        self.path = path
+        self.size = size
+        self._file = file
+        self._is_dirty = is_dirty
+
+    @classmethod
+    def create(cls, files: FileSystem, path: str) -> Store:
+        return cls(path, files.open(path, create=True), 0, is_dirty=True)
+
+    @classmethod
+    def open(cls, files: FileSystem, path: str, *, is_durable: bool) -> Store:
+        """Open a store as long as its file is.
+
+        `is_durable` says that all of it was synced; if not, an earlier process may have left bytes
+        that only the page cache holds, and `sync` syncs even if nothing is written in between.
+        """
+        file = files.open(path)
+        return cls(path, file, file.size(), is_dirty=not is_durable)
+
+    def append(self, buffers: Sequence[Buffer]) -> None:
+        self._is_dirty = True
+        self._file.write_at(self.size, buffers)
+        self.size += sum(map(len, buffers))
+
+    def cut(self, size: int) -> None:
+        """Drop what lies at and behind the position `size`."""
+        self._is_dirty = True
+        self._file.truncate(size)
+        self.size = size
+
+    def read_at(self, position: int, length: int) -> bytes:
+        """Return bytes as they are, unchecked; fewer than `length` where the store ends."""
+        return self._file.read_at(position, max(0, min(length, self.size - position)))
+
+    def scan(self, position: int, chunk_bytes: int) -> Iterator[list[Batch]]:
+        """Yield the batches from `position` to the end of the store, a list per read of the disk.
+
+        A read takes `chunk_bytes` (a header at least) or, where that holds no whole batch, exactly
+        the next batch. Raises CorruptBatch after everything in front of the bad batch was yielded.
+        """
+        chunk_bytes = max(chunk_bytes, BATCH_HEADER_SIZE)
+        length = chunk_bytes
+        while position < self.size:
+            length = min(length, self.size - position)
+            chunk = self.read_at(position, length)
+            batches, end, error = _parse_all(chunk)
+            if batches:
+                yield batches
+            if len(chunk) < length:
+                raise IncompleteBatch(self.path, position + len(chunk), "the file ends")
+            is_at_end = position + length == self.size
+            if error is not None and (is_at_end or not isinstance(error, IncompleteBatch)):
+                raise type(error)(self.path, position + end, error.reason)
+            length = chunk_bytes if batches else batch_size(chunk, 0)
+            position += end
+
+    def sync(self) -> None:
+        """Make everything appended and cut so far durable."""
+        if self._is_dirty:
+            self._file.sync()
+            self._is_dirty = False
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _parse_all(chunk: bytes) -> tuple[list[Batch], int, CorruptBatch | None]:
+    """Return the good batches at the front of `chunk`, where they end, and what is wrong there."""
+    batches: list[Batch] = []
+    position = 0
+    view = memoryview(chunk)
+    while position < len(chunk):
+        try:
+            batch = parse_batch(view, position)
+        except CorruptBatch as error:
+            return batches, position, error
+        batches.append(batch)
+        position += batch.size
+    return batches, position, None

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import click
+import pytest
+
+from cute_logger.node.cli.main import COMMANDS, LazyGroup
+from cute_logger.node.cli.main import cute as group
+
+
+def all_commands() -> list[tuple[str, ...]]:
+    context = click.Context(group)
+    names: list[tuple[str, ...]] = []
+    assert isinstance(group, LazyGroup)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        names.append((name,))
+        if isinstance(command, click.Group):
+            names += [(name, inner) for inner in command.list_commands(context)]
+    return names
+
+
+@pytest.mark.parametrize("words", all_commands(), ids=" ".join)
+def test_every_help_shows_an_example(words: tuple[str, ...]) -> None:
+    command: click.Command | None = group
+    context = click.Context(group, info_name="cute")
+    for word in words:
+        assert isinstance(command, click.Group)
+        command = command.get_command(context, word)
+        assert command is not None
+        context = click.Context(command, info_name=word, parent=context)
+    assert command is not None
+    text = command.get_help(context)
+    assert f"cute {' '.join(words)}" in text.split("xample", 1)[1]
+
+
+def test_help_lists_every_command_without_loading_aiohttp_or_rich() -> None:
+    script = (
+        "import sys; from cute_logger.node.cli.main import run; code = run(['--help']);"
+        "print(sorted({'aiohttp', 'rich', 'msgpack'} & set(sys.modules)), code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=30
+    )
+    assert done.stdout.splitlines()[-1] == "[] 0"
+    for name in COMMANDS:
+        assert f"  {name} " in done.stdout
+
+
+def test_commands_that_are_not_built_are_not_listed() -> None:
+    assert set(COMMANDS) == {"cluster", "node", "produce", "read", "stream", "tail", "up"}

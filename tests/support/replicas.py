@@ -1,0 +1,101 @@
+"""A cluster of real replicas in one process: real sockets, real files."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cute_logger.replication.config import Limits, ReplicaConfig, Timing
+from cute_logger.replication.replica import Replica
+from cute_logger.replication.types import Append, Receipt
+from cute_logger.storage.record import Record, encode_records
+
+FAST = Timing(0.03, 0.15, 0.3, 0.3)
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
+
+
+async def until(condition: Callable[[], Any], what: str, deadline_s: float = 10.0) -> Any:
+    """The first true value of `condition`, or a failure that says what did not happen."""
+    try:
+        async with asyncio.timeout(deadline_s):
+            while not (value := condition()):
+                await asyncio.sleep(0.005)
+            return value
+    except TimeoutError:
+        pytest.fail(f"not within {deadline_s} s: {what}")
+
+
+def append_of(*values: bytes, stream: str = "s", **fields: Any) -> Append:
+    body = encode_records([Record(value) for value in values])
+    return Append(stream, body, len(values), max(map(len, values)), **fields)
+
+
+class Cluster:
+    def __init__(self, folder: Path, count: int, limits: Limits) -> None:
+        ports = free_ports(count)
+        self.addresses = {f"n{i}": ("127.0.0.1", port) for i, port in enumerate(ports, 1)}
+        self.running: dict[str, Replica] = {}
+        self._folder = folder
+        self._limits = limits
+
+    async def start(self, *names: str) -> None:
+        for name in names or self.addresses:
+            config = ReplicaConfig(
+                id=name,
+                data=str(self._folder / name),
+                raft_address=self.addresses[name],
+                peers={peer: at for peer, at in self.addresses.items() if peer != name},
+                http_url=f"http://{name}",
+                timing=FAST,
+                limits=self._limits,
+            )
+            self.running[name] = await Replica.start(config)
+
+    async def stop(self, *names: str) -> None:
+        for name in names or list(self.running):
+            await self.running.pop(name).stop()
+
+    async def leader(self) -> Replica:
+        """A leader that everybody running follows and that has caught up."""
+
+        def agreed() -> Replica | None:
+            leaders = {node.leader_id for node in self.running.values()}
+            leader = self.running.get(leaders.pop() or "") if len(leaders) == 1 else None
+            ready = all(node.ready for node in self.running.values())
+            return leader if leader is not None and leader.is_leader and ready else None
+
+        leader: Replica = await until(agreed, "a leader")
+        return leader
+
+    async def append(self, *values: bytes, **fields: Any) -> Receipt:
+        leader = await self.leader()
+        return await leader.append(append_of(*values, **fields), timeout_s=10)
+
+    async def values(self, name: str, stream: str = "s") -> list[bytes | None]:
+        """All values of the stream as `name` serves them, after everything acknowledged so far."""
+        node = self.running[name]
+        await node.read_barrier(timeout_s=10)
+        found: list[bytes | None] = []
+        offset = 0
+        while batches := (await node.read(stream, offset, bytes_max=1 << 20)).batches:
+            found += [record.value for batch in batches for record in batch.records()]
+            offset = batches[-1].next_offset
+        return found
+
+
+MakeCluster = Callable[..., Awaitable[Cluster]]
