@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: up test lint demo clean
+.PHONY: up test lint demo memory clean
 
 up: $(STAMP)  ## a local cluster of three nodes; Ctrl-C stops it and keeps its data
 	$(BIN)/cute up
@@ -21,6 +21,9 @@ lint: $(STAMP)  ## style, types, and which package may import which
 
 demo: $(STAMP)  ## stream real text through a cluster whose leader is killed on the way
 	$(BIN)/python deploy/demo.py
+
+memory: $(STAMP)  ## resident memory of three nodes while 1 GiB goes through
+	$(BIN)/python deploy/memory.py
 
 # The editable install links file by file: a module that was added or removed needs it again.
 $(STAMP): pyproject.toml $(shell find client node replication storage -type d)

@@ -8,6 +8,7 @@ is refused and tried once more; what fails later may have been written.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeAlias
@@ -16,7 +17,7 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
-from ...replication.errors import NoLeader, NotLeader
+from ...replication.errors import NoLeader, NotCaughtUp, NotLeader
 from ...replication.replica import Replica
 from ..units import KiB
 from .bodies import read_body
@@ -32,6 +33,7 @@ FORWARDED: Final = "Cute-Forwarded"
 LEADER_WAIT_S: Final = 1.0
 """Longest wait for a leader; an election takes about as long."""
 _POLL_S: Final = 0.02
+_SHOW_HERE_S: Final = 0.2
 _CONNECT_TIMEOUT_S: Final = 1.0
 _MARGIN_S: Final = 1.0
 """The leader gets its own timeout, and this for the way."""
@@ -162,13 +164,22 @@ class _Attempt:
             path = request.rel_url.without_query_params("redirect")
             return web.Response(status=307, headers={"Location": f"{replica.leader_http}{path}"})
         try:
-            return await self._context.forwarder.send(
+            answer = await self._context.forwarder.send(
                 request, replica.leader_http, self._query.timeout_ms / 1000
             )
         except AnswerLost as error:
             raise Problem(
                 "outcome_unknown", "the leader was asked and no answer came back"
             ) from error
+        await self._show_here(answer)
+        return answer
+
+    async def _show_here(self, answer: web.Response) -> None:
+        """Wait a moment until this node shows the write: who wrote here will read here."""
+        if answer.status < 300 and "Cute-Index" in answer.headers:
+            with contextlib.suppress(NotCaughtUp):
+                index = int(answer.headers["Cute-Index"])
+                await self._replica.wait_applied(index, timeout_s=_SHOW_HERE_S)
 
     async def _find_leader(self, failed: str | None) -> None:
         """Return once somebody other than `failed` leads; at the deadline raise `no_leader`."""

@@ -52,17 +52,22 @@ def check_lag(query: LevelQuery, lag_ms: int) -> None:
 
 
 async def with_stream(context: Context, name: str) -> StreamInfo:
-    """Return the stream as it is here; before saying that it is not there, ask the leader once.
-
-    Whoever created it on another node a moment ago would otherwise be told 404 by a follower.
-    Raises UnknownStream.
-    """
+    """Return the stream as it is here. Raises UnknownStream if it is nowhere."""
     replica = context.live_replica()
     try:
         return replica.stream(name)
     except UnknownStream:
-        if replica.is_leader:
-            raise
-    with contextlib.suppress(NoLeader, NotCaughtUp):
-        await replica.read_barrier(timeout_s=_SECOND_LOOK_S)
+        await before_refusing(context)
     return replica.stream(name)
+
+
+async def before_refusing(context: Context) -> None:
+    """Catch up with the leader, so that a follower refuses only what is not there anywhere.
+
+    Whoever created a stream or appended to it on another node a moment ago would otherwise be told
+    that it does not exist. Nobody to ask: what is known here has to do.
+    """
+    replica = context.live_replica()
+    if not replica.is_leader:
+        with contextlib.suppress(NoLeader, NotCaughtUp):
+            await replica.read_barrier(timeout_s=_SECOND_LOOK_S)

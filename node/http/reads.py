@@ -10,13 +10,14 @@ from typing import Any, Final
 from aiohttp import web
 from msgspec import UnsetType
 
+from ...replication.errors import BeyondHighWatermark
 from ...replication.types import ReadResult, StreamInfo
 from ...storage.batch import Batch
 from ...storage.record import StoredRecord
 from .answers import accepted, answer, prefers_msgpack
 from .bodies import BATCHES, JSON, MSGPACK
 from .context import Context, context_of
-from .levels import check_lag, reach_level, with_stream
+from .levels import before_refusing, check_lag, reach_level, with_stream
 from .problems import Problem, invalid
 from .queries import INTEGER_MAX, ReadQuery, read_query
 from .records import SLICE_RECORDS
@@ -108,9 +109,12 @@ def _end(query: ReadQuery) -> int:
 
 
 async def _page(context: Context, name: str, query: ReadQuery, start: int, wait_ms: int) -> Page:
-    result = await context.live_replica().read(
-        name, start, bytes_max=query.max_bytes, wait_ms=wait_ms
-    )
+    replica = context.live_replica()
+    try:
+        result = await replica.read(name, start, bytes_max=query.max_bytes, wait_ms=wait_ms)
+    except BeyondHighWatermark:
+        await before_refusing(context)
+        result = await replica.read(name, start, bytes_max=query.max_bytes, wait_ms=wait_ms)
     held = sum(batch.size for batch in result.batches)
     context.answers.take(held)
     page = Page(result, [], start, held)

@@ -30,6 +30,21 @@ async def test_write_to_each_node_read_from_each_node(cluster: ProcessCluster) -
             assert int(headers["Cute-Index"]) >= last
 
 
+async def test_a_follower_refuses_only_what_is_nowhere(cluster: ProcessCluster) -> None:
+    leader = await cluster.leader()
+    followers = [name for name in cluster.http if name != leader]
+    for number in range(20):
+        stream = f"{cluster.url(leader)}/v1/streams/s{number}"
+        assert (await http("PUT", stream, json={}))[0] == 201
+        await http("POST", f"{stream}/records", json={"records": [{"value": "a"}]})
+        for name in followers:
+            read = f"{cluster.url(name)}/v1/streams/s{number}/records"
+            assert (await http("GET", read, params={"offset": "1"}))[0] == 200
+            status, problem, _ = await http("GET", read, params={"offset": "2"})
+            assert (status, problem["code"]) == (416, "beyond_high_watermark")
+            assert problem["high_watermark"] == 1
+
+
 async def test_a_follower_redirects_when_asked(cluster: ProcessCluster) -> None:
     leader = await cluster.leader()
     follower = next(name for name in cluster.http if name != leader)

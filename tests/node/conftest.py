@@ -118,7 +118,7 @@ def check_problem(response: aiohttp.ClientResponse, problem: dict[str, Any]) -> 
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(DEADLINE_S):
-        while not condition():  # noqa: ASYNC110 - nothing tells the test when
+        while not condition():
             await asyncio.sleep(0.005)
 
 
