@@ -5,8 +5,9 @@
 The text is what this machine has: Debian's package database, changelogs and documentation, plain
 and still compressed (so arbitrary bytes are in it), or else the repository's own history. It goes
 through `cute produce` into one stream while the leader is killed with SIGKILL; each dead node is
-started again. Then the stream is read back from every node with `cute read` and compared with the
-input. Prints records, MB/s and the write gap of each failover; exits 1 on any difference.
+started again. Then all nodes are killed at once and started again, and the stream is read back from
+every node with `cute read` and compared with the input. Prints records, MB/s and the write gap of
+each failover; exits 1 on any difference.
 """
 
 from __future__ import annotations
@@ -125,6 +126,19 @@ class Demo:
         print(f"killed {leader}: writes went on after {gap * 1000:.0f} ms", flush=True)
         return gap
 
+    async def kill_all(self) -> None:
+        """Kill every node at once, start them again and tell when writes went on."""
+        places = [node.place for node in self.nodes]
+        for node in self.nodes:
+            node.signal(signal.SIGKILL)
+        await asyncio.gather(*(node.process.wait() for node in self.nodes))
+        restarted = time.monotonic()
+        self.nodes = [await start_node(place, places) for place in places]
+        await self.probe.gap_after(restarted)
+        first = next(at for at in self.probe.acknowledged_at if at > restarted)
+        seconds = first - restarted
+        print(f"killed all: writes went on {seconds:.1f} s after the restart", flush=True)
+
     async def produce(self, corpus: Path, size: int, kills: int) -> list[float]:
         """Feed the corpus to `cute produce`, killing leaders at even distances on the way."""
         urls = ",".join(node.place.http for node in self.nodes)
@@ -181,6 +195,7 @@ async def run(kills: int, lines_wanted: int, folder: Path) -> int:
             started = time.monotonic()
             gaps = await demo.produce(corpus, size, kills)
             seconds = time.monotonic() - started
+            await demo.kill_all()
             probing.cancel()
             different = [node for node in demo.nodes if await demo.differs(node, corpus)]
         finally:

@@ -2,6 +2,8 @@
 
 - Offsets are dense: a batch is only taken at the log end offset.
 - All segments but the last are sealed: they never change, whatever is appended.
+- Trimmed away are only sealed segments, whole ones: the newest batch, and with it the log end
+  offset and the chain, is always there. A log may begin in the middle of its first segment.
 - Nothing is durable before `sync`. What it returns is a promise that a checkpoint can keep and give
   back to `Log.open` as `vouched`; a log opened without one relies on its files alone.
 - After a failed write nothing works any more (`Poisoned`): what reached the disk is unknown.
@@ -55,6 +57,7 @@ class Log:
         self._active: Segment | None = None
         self._unsynced_folders: list[str] = []
         self._unsynced_max = 0
+        self._has_trimmed = False
         self._failure: BaseException | None = None
         self._is_closed = False
 
@@ -73,7 +76,8 @@ class Log:
         does not list are removed, longer files cut, and Damaged is raised if one is missing or
         shorter. Reads no more than the end of the last segment.
 
-        Without, the log is what the files hold: the last segment is walked, a torn tail is cut, and
+        Without, the log is what the files hold: it begins where its first segment does, a trim into
+        the middle of that one is forgotten; the last segment is walked, a torn tail is cut, and
         Damaged is raised if there is a good batch behind a bad one. Such a log syncs a segment
         before it begins the next one: only its last segment can be torn.
 
@@ -126,6 +130,7 @@ class Log:
                 segment.append(rest[:count])
                 del rest[:count]
                 self._end_at(segment)
+            self._drop_trimmed()
 
     def append_records(self, records: Sequence[Record], *, timestamp: int) -> Batch:
         """Write `records` as one batch taken at `timestamp` (ms since the epoch), and return it."""
@@ -140,6 +145,42 @@ class Log:
         )
         self.append([batch])
         return batch
+
+    def roll(self) -> None:
+        """Seal the active segment: the next batch begins another one.
+
+        Nothing on disk says so: a log that is opened before that batch goes on in its last segment.
+        """
+        self._check()
+        with self._writing():
+            if self._active is not None and self._active.size:
+                self._seal_active()
+
+    def trim(self, before: int) -> None:
+        """Begin the log at `before`, at once; below the log start offset it changes nothing.
+
+        Sealed segments that lie wholly below leave the log, now or as soon as they are sealed.
+        Their files stay until `remove_trimmed`. Raises OffsetOutOfRange above the log end offset.
+        """
+        self._check()
+        if before > self.log_end_offset:
+            raise OffsetOutOfRange(before, self.log_start_offset, self.log_end_offset)
+        with self._writing():
+            self.log_start_offset = max(self.log_start_offset, before)
+            self._drop_trimmed()
+
+    def remove_trimmed(self) -> None:
+        """Remove the files of segments that were trimmed away.
+
+        A checkpoint that still lists them could not be opened any more: first save what `sync`
+        returns after the trim, then remove.
+        """
+        self._check()
+        if not self._has_trimmed:
+            return
+        with self._writing():
+            self._remove_other_files([base for base, _ in self._extents()])
+            self._has_trimmed = False
 
     def read(self, offset: int, bytes_max: int) -> list[Batch]:
         """Return whole batches from the one that holds `offset`; none at the log end.
@@ -166,14 +207,12 @@ class Log:
     def sync(self) -> LogState:
         """Make all that was appended durable, files and their names, and return what that is."""
         self._check()
-        extents = self._sealed.extents()
         with self._writing():
             self._sealed.sync()
             if self._active is not None:
                 self._active.sync()
-                extents.append((self._active.base_offset, self._active.size))
             self._sync_folders()
-        return LogState(self.log_start_offset, self.log_end_offset, tuple(extents))
+        return LogState(self.log_start_offset, self.log_end_offset, tuple(self._extents()))
 
     def set_segment_bytes_max(self, segment_bytes_max: int) -> None:
         """Change when a segment is sealed, from the next append on; raises ValueError."""
@@ -257,17 +296,32 @@ class Log:
         """Return the segment that `batch` goes into, a new one if it would pass the limit."""
         if self._active is not None and self._fitting(self._active, [batch]):
             return self._active
+        self._seal_active()
+        self._note_names_changed()
+        self._active = Segment.create(
+            self._files, self._folder, batch.base_offset, self._interval_bytes
+        )
+        return self._active
+
+    def _seal_active(self) -> None:
         if self._active is not None:
             self._sealed.seal(self._active)
             self._active = None
             self._sealed.sync(unsynced_max=self._unsynced_max)
             if not self._unsynced_max:
                 self._sync_folders()
-        self._note_names_changed()
-        self._active = Segment.create(
-            self._files, self._folder, batch.base_offset, self._interval_bytes
-        )
-        return self._active
+
+    def _drop_trimmed(self) -> None:
+        is_last_sealed = self._active is None or not self._active.size
+        if self._sealed.drop_below(self.log_start_offset, keeps_last=is_last_sealed):
+            self._has_trimmed = True
+
+    def _extents(self) -> list[tuple[int, int]]:
+        """Return (base offset, bytes) of each segment."""
+        extents = self._sealed.extents()
+        if self._active is not None:
+            extents.append((self._active.base_offset, self._active.size))
+        return extents
 
     def _fitting(self, segment: Segment, batches: Sequence[Batch]) -> int:
         """Return how many of `batches` go into `segment`; one at least if it is empty."""

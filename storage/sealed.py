@@ -54,6 +54,22 @@ class SealedSegments:
         self.note(segment.base_offset, segment.next_offset, segment.size)
         self._unsynced[segment.base_offset] = segment
 
+    def drop_below(self, offset: int, *, keeps_last: bool) -> bool:
+        """Forget the segments that end at or below `offset`, synced or not; were there any?
+
+        The newest stays if `keeps_last`. The files are left alone.
+        """
+        hi = len(self._known) - keeps_last
+        count = bisect_right(self._known, offset, hi=max(0, hi), key=lambda known: known.next_offset)
+        for known in self._known[:count]:
+            self.size_bytes -= known.size
+            segment = self._unsynced.pop(known.base_offset, None)
+            segment = segment or self._idle.pop(known.base_offset, None)
+            if segment is not None:
+                segment.close()
+        del self._known[:count]
+        return count > 0
+
     def find(self, offset: int) -> Segment | None:
         """Return the segment that holds `offset`, or None if none here does; raises Damaged."""
         number = bisect_right(self._known, offset, key=lambda known: known.base_offset) - 1

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
+import socket
 from collections.abc import Sequence
 
 import click
@@ -14,6 +16,10 @@ from .local_cluster import NodePlace, NodeProcess, check_ports, leader_of, start
 from .output import print_json
 
 PORT_MAX = 65_535
+HTTP_PORT, RAFT_PORT = 8100, 9100
+BLOCK = 20
+"""With the default ports taken, the next ones tried are so much higher."""
+BLOCKS_MAX = 40
 
 
 @click.command(epilog="Example: cute up --nodes 3 --data ./cute-data")
@@ -28,26 +34,23 @@ PORT_MAX = 65_535
 @click.option(
     "--http-port",
     type=click.IntRange(1, PORT_MAX - 15),
-    default=8100,
-    show_default=True,
-    help="Node i, from 1, answers HTTP on this port + i.",
+    help=f"Node i, from 1, answers HTTP on this port + i.  [default: {HTTP_PORT}, or a free one]",
 )
 @click.option(
     "--raft-port",
     type=click.IntRange(1, PORT_MAX - 15),
-    default=9100,
-    show_default=True,
-    help="Node i, from 1, talks to its peers on this port + i.",
+    help=f"Node i, from 1, hears peers on this port + i.  [default: {RAFT_PORT}, or a free one]",
 )
 @click.option("as_json", "--json", is_flag=True, help="Print the JSON line only.")
 @on_loop
-async def up(node_count: int, data: str, http_port: int, raft_port: int, as_json: bool) -> int:
+async def up(
+    node_count: int, data: str, http_port: int | None, raft_port: int | None, as_json: bool
+) -> int:
     """Run a local cluster until interrupted; a second `cute up` on the same data goes on.
 
     Prints the URLs and, once there is a leader, one JSON line with "ready": true.
     """
-    places = _places(node_count, data, http_port, raft_port)
-    check_ports(places)
+    places, claim = _find_places(node_count, data, http_port, raft_port)
     stopping = asyncio.Event()
     nodes: list[NodeProcess] = []
     _on_signals(stopping, nodes)
@@ -63,6 +66,43 @@ async def up(node_count: int, data: str, http_port: int, raft_port: int, as_json
         for node in nodes:
             node.signal(signal.SIGTERM)
         await asyncio.gather(*(node.process.wait() for node in nodes))
+        claim.close()
+
+
+def _find_places(
+    node_count: int, data: str, http_port: int | None, raft_port: int | None
+) -> tuple[list[NodePlace], socket.socket]:
+    """Return the places asked for; without a wish, the first block of ports that is free.
+
+    The socket claims the places against other `cute up` until it is closed. Raises
+    click.ClickException that names a port in use.
+    """
+    if http_port is not None or raft_port is not None:
+        places = _places(node_count, data, http_port or HTTP_PORT, raft_port or RAFT_PORT)
+        return places, _claim(places)
+    for shift in range(0, BLOCK * BLOCKS_MAX, BLOCK):
+        places = _places(node_count, data, HTTP_PORT + shift, RAFT_PORT + shift)
+        with contextlib.suppress(click.ClickException):
+            return places, _claim(places)
+    raise click.ClickException("no free ports; choose some with --http-port and --raft-port")
+
+
+def _claim(places: Sequence[NodePlace]) -> socket.socket:
+    """Make sure that nobody has the ports, nor is about to start nodes on them."""
+    claim = socket.socket(socket.AF_UNIX)
+    port = places[0].http_port
+    try:
+        claim.bind(f"\0cute-up-{port}")  # an abstract name: gone with the process, however it ends
+        check_ports(places)
+    except OSError as error:
+        claim.close()
+        raise click.ClickException(
+            f"port {port} is claimed by another cute up; choose others with --http-port"
+        ) from error
+    except click.ClickException:
+        claim.close()
+        raise
+    return claim
 
 
 def _places(node_count: int, data: str, http_port: int, raft_port: int) -> list[NodePlace]:

@@ -173,6 +173,109 @@ def test_an_offset_too_far_for_the_index_begins_a_segment(tmp_path: Path) -> Non
         assert log.read(far, 1) == [batch(far)]
 
 
+def test_a_roll_begins_a_segment_with_the_next_batch(tmp_path: Path) -> None:
+    with Log.open(str(tmp_path), SMALL) as log:
+        log.roll()
+        log.append(batches(0, 2))
+        log.roll()
+        log.roll()
+        assert log.segment_count == 1
+        assert log.read(0, ALL) == batches(0, 2)
+        log.append(batches(2, 3))
+        assert log.sync().segments == ((0, 400), (2, 200))
+        assert log.read(0, ALL) == batches(0, 3)
+
+
+def test_a_roll_with_nothing_behind_it_is_forgotten(tmp_path: Path) -> None:
+    with Log.open(str(tmp_path), SMALL) as log:
+        log.append(batches(0, 2))
+        log.roll()
+    with Log.open(str(tmp_path), SMALL) as log:
+        log.append(batches(2, 3))
+        assert log.sync().segments == ((0, 600),)
+
+
+@pytest.mark.parametrize(
+    ("before", "bases"),
+    [(0, [0, 5, 10]), (4, [0, 5, 10]), (5, [5, 10]), (9, [5, 10]), (10, [10]), (12, [10])],
+)
+def test_a_trim_moves_the_start_and_drops_whole_sealed_segments(
+    tmp_path: Path, before: int, bases: list[int]
+) -> None:
+    with Log.open(str(tmp_path), SMALL) as log:
+        log.append(batches(0, 12))
+        log.trim(before)
+        assert (log.log_start_offset, log.log_end_offset) == (before, 12)
+        assert log.segment_count == len(bases)
+        assert log.size_bytes == (12 - bases[0]) * 200
+        assert log.read(before, ALL) == batches(before, 12)
+        with pytest.raises(OffsetOutOfRange):
+            log.read(before - 1, ALL)
+        assert len(stores(tmp_path)) == 3
+        state = log.sync()
+        assert state.log_start_offset == before
+        assert [base for base, _ in state.segments] == bases
+        log.remove_trimmed()
+        assert stores(tmp_path) == [f"{base:020d}.log" for base in bases]
+        assert {path.stem for path in tmp_path.glob("*.index")} <= {f"{b:020d}" for b in bases}
+    with Log.open(str(tmp_path), SMALL, vouched=state) as log:
+        assert (log.log_start_offset, log.log_end_offset) == (before, 12)
+        assert log.read(before, ALL) == batches(before, 12)
+
+
+def test_a_trim_never_goes_back_and_never_beyond_the_end(tmp_path: Path) -> None:
+    with Log.open(str(tmp_path), SMALL) as log:
+        log.append(batches(0, 12))
+        log.trim(7)
+        log.trim(3)
+        assert log.log_start_offset == 7
+        with pytest.raises(OffsetOutOfRange):
+            log.trim(13)
+        assert log.log_start_offset == 7
+
+
+def test_a_log_trimmed_to_its_end_goes_on_there(tmp_path: Path) -> None:
+    for is_rolled in (False, True):
+        folder = tmp_path / str(is_rolled)
+        with Log.open(str(folder), SMALL) as log:
+            log.append(batches(0, 12))
+            if is_rolled:
+                log.roll()
+            log.trim(12)
+            assert log.read(12, ALL) == []
+            state = log.sync()
+            log.remove_trimmed()
+        with Log.open(str(folder), SMALL) as log:
+            assert (log.log_start_offset, log.log_end_offset) == (10, 12)
+            assert log.last_digest == batch(11).digest()
+        with Log.open(str(folder), SMALL, vouched=state) as log:
+            assert (log.log_start_offset, log.log_end_offset) == (12, 12)
+            log.append(batches(12, 14))
+            assert log.read(12, ALL) == batches(12, 14)
+
+
+def test_a_segment_trimmed_while_it_was_active_is_dropped_once_it_is_sealed(tmp_path: Path) -> None:
+    with Log.open(str(tmp_path), SMALL) as log:
+        log.append(batches(0, 3))
+        log.trim(3)
+        assert log.segment_count == 1
+        log.roll()
+        log.append(batches(3, 4))
+        assert (log.segment_count, log.size_bytes) == (1, 200)
+        log.remove_trimmed()
+    assert stores(tmp_path) == [f"{3:020d}.log"]
+
+
+def test_trimmed_segments_leave_no_file_open(tmp_path: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    with Log.open(str(tmp_path), SMALL, vouched=LogState()) as log:
+        log.append(batches(0, 40))
+        for offset in range(0, 40, 5):
+            log.read(offset, 1)
+        log.trim(40)
+        assert len(os.listdir("/proc/self/fd")) - before <= 2
+
+
 def test_reads_go_across_segments(tmp_path: Path) -> None:
     with Log.open(str(tmp_path), SMALL) as log:
         log.append(batches(0, 33))
@@ -365,6 +468,7 @@ class LogAgainstList(RuleBasedStateMachine):
         super().__init__()
         self.folder = Path(tempfile.mkdtemp())
         self.model: list[Batch] = []
+        self.start = 0
         self.log = Log.open(str(self.folder), SMALL)
 
     def teardown(self) -> None:
@@ -387,7 +491,7 @@ class LogAgainstList(RuleBasedStateMachine):
 
     @rule(share=st.floats(0, 1), bytes_max=st.integers(0, 5000))
     def read(self, share: float, bytes_max: int) -> None:
-        offset = int(share * self.end)
+        offset = self.start + int(share * (self.end - self.start))
         wanted = [b for b in self.model if b.next_offset > offset]
         fitting: list[Batch] = []
         for candidate in wanted:
@@ -400,9 +504,22 @@ class LogAgainstList(RuleBasedStateMachine):
     def change_limit(self, segment_bytes_max: int) -> None:
         self.log.set_segment_bytes_max(segment_bytes_max)
 
+    @rule()
+    def roll(self) -> None:
+        self.log.roll()
+
+    @rule(share=st.floats(-0.2, 1))
+    def trim(self, share: float) -> None:
+        before = self.start + int(share * (self.end - self.start))
+        self.log.trim(before)
+        self.start = max(self.start, before)
+
     @rule(is_vouched=st.booleans(), index=st.sampled_from(["kept", "lost", "garbled"]))
     def reopen(self, is_vouched: bool, index: str) -> None:
         state = self.log.sync()
+        if not is_vouched:
+            self.log.remove_trimmed()
+            self.start = state.segments[0][0] if state.segments else 0
         self.log.close()
         for path in self.folder.glob("*.index"):
             if index == "lost":
@@ -415,16 +532,26 @@ class LogAgainstList(RuleBasedStateMachine):
     @rule(more=st.integers(1, 6))
     def go_back_to_a_checkpoint(self, more: int) -> None:
         state = self.log.sync()
+        self.log.remove_trimmed()
         self.log.append(batches(self.end, self.end + more))
+        self.log.trim(self.end + more)
         self.log.close()
         self.log = Log.open(str(self.folder), SMALL, vouched=state)
 
     @invariant()
     def ends_where_the_list_ends(self) -> None:
-        assert self.log.log_end_offset == self.end
-        assert self.log.size_bytes == sum(b.size for b in self.model)
+        assert (self.log.log_start_offset, self.log.log_end_offset) == (self.start, self.end)
         last = self.model[-1].header_only() if self.model else None
         assert self.log.last_batch == last
+
+    @invariant()
+    def keeps_every_segment_that_holds_something_readable_and_one(self) -> None:
+        extents = self.log.sync().segments
+        bases = [base for base, _ in extents] or [0]
+        kept = [b.size for b in self.model if b.base_offset >= bases[0]]
+        assert self.log.size_bytes == sum(size for _, size in extents) == sum(kept)
+        assert bases[0] <= self.start
+        assert len(bases) == 1 or self.start < bases[1]
 
 
 LogAgainstList.TestCase.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)

@@ -277,6 +277,41 @@ def test_rot_in_the_newest_vouched_bytes_is_damage_at_open(tmp_path: Path) -> No
     assert store(tmp_path, 0).read_bytes() == data
 
 
+@pytest.mark.parametrize("step", ["trimmed", "checkpoint saved", "half removed", "removed"])
+def test_a_crash_at_any_step_of_a_trim_loses_nothing_that_is_kept(
+    tmp_path: Path, step: str
+) -> None:
+    checkpoint = written(tmp_path, 22)
+    assert len(checkpoint.segments) == 5
+    log = Log.open(str(tmp_path), SMALL, vouched=checkpoint)
+    log.trim(12)
+    if step != "trimmed":
+        checkpoint = log.sync()
+    if step == "removed":
+        log.remove_trimmed()
+    log.close()
+    if step == "half removed":
+        store(tmp_path, 0).unlink()
+    with Log.open(str(tmp_path), SMALL, vouched=checkpoint) as log:
+        start = 0 if step == "trimmed" else 12
+        assert (log.log_start_offset, log.log_end_offset) == (start, 22)
+        assert log.read(start, ALL) == batches(start, 22)
+        log.trim(12)
+        state = log.sync()
+        log.remove_trimmed()
+    assert state == LogState(12, 22, ((10, 1000), (15, 1000), (20, 400)))
+    assert [int(name[:20]) for name in sorted(contents(tmp_path))] == [10, 15, 20]
+
+
+def test_a_checkpoint_from_before_a_trim_needs_the_files_it_lists(tmp_path: Path) -> None:
+    checkpoint = written(tmp_path, 12)
+    with Log.open(str(tmp_path), SMALL, vouched=checkpoint) as log:
+        log.trim(10)
+        log.remove_trimmed()
+    with pytest.raises(Damaged, match="missing"):
+        Log.open(str(tmp_path), SMALL, vouched=checkpoint)
+
+
 def test_a_vouched_log_may_begin_anywhere(tmp_path: Path) -> None:
     state = written(tmp_path, 12)
     later = LogState(7, state.log_end_offset, state.segments[1:])

@@ -558,7 +558,10 @@ class WalMachine(RuleBasedStateMachine):
         first = wal.first_index
         found: list[Entry] = []
         while first + len(found) <= wal.last_index:
-            found += wal.load(first + len(found), 10**9)()
+            more = wal.load(first + len(found), 10**9)()
+            if not more:
+                return False
+            found += more
         return found == [
             Entry(p, i, t) for i in range(first, s.last_index + 1) for t, p in [s.entry(i)]
         ]
