@@ -131,6 +131,11 @@ def streams_from(shape: Any) -> list[StreamInfo]:
     return [stream_info_from(stream) for stream in _members(shape)["streams"]]
 
 
+def log_start_from(shape: Any) -> int:
+    offset: int = _members(shape)["log_start_offset"]
+    return offset
+
+
 def producer_from(shape: Any) -> tuple[int, int]:
     """Return a producer's id and epoch."""
     members = _members(shape)

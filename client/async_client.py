@@ -18,6 +18,7 @@ from .answers import (
     StreamInfo,
     cluster_from,
     leader_from,
+    log_start_from,
     page_from,
     producer_from,
     receipt_from,
@@ -381,6 +382,28 @@ class AsyncClient:
     async def streams(self, *, timeout: float | None = None) -> list[StreamInfo]:
         call = Call("GET", wire.path_of("v1", "streams"))
         return await self._caller.call(call, self._attempts(timeout), streams_from)
+
+    async def alter_stream(
+        self,
+        name: str,
+        config: Mapping[str, int | str | bool],
+        *,
+        timeout: float | None = None,
+    ) -> StreamInfo:
+        """Change the settings in `config`; the others stay. Raises UnknownStream."""
+        body = json.dumps({"config": checked_config(config)}).encode()
+        call = Call("PATCH", _stream_path(name), body=body, writes=True)
+        return await self._caller.call(call, self._attempts(timeout), stream_info_from)
+
+    async def trim(self, stream: str, before: int, *, timeout: float | None = None) -> int:
+        """Remove the records below `before`, for ever; return the log start offset.
+
+        That is larger if more was removed already. Raises UnknownStream, BeyondHighWatermark.
+        """
+        body = json.dumps({"before": checked_count("before", before)}).encode()
+        path = wire.path_of("v1", "streams", checked_stream(stream), "trim")
+        call = Call("POST", path, body=body, writes=True)
+        return await self._caller.call(call, self._attempts(timeout), log_start_from)
 
     async def delete_stream(self, name: str, *, timeout: float | None = None) -> None:
         """Delete a stream with all its records. Raises UnknownStream."""

@@ -190,6 +190,20 @@ class Client:
         """See `AsyncClient.streams`."""
         return self._thread.run(self._client.streams(timeout=timeout))
 
+    def alter_stream(
+        self,
+        name: str,
+        config: Mapping[str, int | str | bool],
+        *,
+        timeout: float | None = None,
+    ) -> StreamInfo:
+        """See `AsyncClient.alter_stream`."""
+        return self._thread.run(self._client.alter_stream(name, config, timeout=timeout))
+
+    def trim(self, stream: str, before: int, *, timeout: float | None = None) -> int:
+        """See `AsyncClient.trim`."""
+        return self._thread.run(self._client.trim(stream, before, timeout=timeout))
+
     def delete_stream(self, name: str, *, timeout: float | None = None) -> None:
         """See `AsyncClient.delete_stream`."""
         self._thread.run(self._client.delete_stream(name, timeout=timeout))

@@ -58,8 +58,11 @@ class NodeConfig:
     election_timeout_max: int = 1_000
     check_quorum: int = 1_000
     wal_segment_bytes: int = 64 * MiB
+    wal_retain_bytes: int = 128 * MiB
+    disk_reserve: int = 256 * MiB
     checkpoint_bytes: int = 64 * MiB
     checkpoint_period: int = 60_000
+    retention_period: int = 5_000
 
     @property
     def http_url(self) -> str:
@@ -293,9 +296,27 @@ _ROWS = (
     Setting("check_quorum", _duration(10, 60_000), "TIME", "A cut-off leader steps down after it."),
     Setting("wal_segment_bytes", _size(MiB, 1024 * MiB), "SIZE", "Size of a write-ahead log file."),
     Setting(
+        "wal_retain_bytes",
+        _size(0, 1024 * 1024 * MiB),
+        "SIZE",
+        "Log kept for nodes that were away.",
+    ),
+    Setting(
+        "disk_reserve",
+        _size(MiB, 1024 * 1024 * MiB),
+        "SIZE",
+        "Room kept free: below it, appends are refused.",
+    ),
+    Setting(
         "checkpoint_bytes", _size(MiB, 1024 * MiB), "SIZE", "Applied bytes between checkpoints."
     ),
     Setting("checkpoint_period", _duration(1_000, 3_600_000), "TIME", "Time between checkpoints."),
+    Setting(
+        "retention_period",
+        _duration(100, 3_600_000),
+        "TIME",
+        "Time between looks for what to let go.",
+    ),
 )
 SETTINGS: Final[Mapping[str, Setting]] = {row.name: row for row in _ROWS}
 """By name; the names are NodeConfig's fields."""

@@ -48,8 +48,11 @@ def replica_config(config: NodeConfig) -> ReplicaConfig:
         ),
         limits=Limits(
             wal_segment_bytes=config.wal_segment_bytes,
+            wal_retain_bytes=config.wal_retain_bytes,
+            disk_reserve_bytes=config.disk_reserve,
             checkpoint_bytes=config.checkpoint_bytes,
             checkpoint_s=config.checkpoint_period / 1000,
+            retention_period_s=config.retention_period / 1000,
         ),
     )
 

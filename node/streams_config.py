@@ -1,6 +1,6 @@
 """The settings of a stream: names, defaults, ranges.
 
-Kafka's names where Kafka has the concept. A setting that has no effect yet is known, but only its
+Kafka's names where Kafka has the concept. A setting that is not built yet is known, but only its
 default is accepted: a stream never claims to do what it does not.
 """
 
@@ -29,13 +29,17 @@ class StreamConfigError(ValueError):
         self.name = name
 
 
+class SettingNotBuilt(StreamConfigError):
+    """The value could be had if the setting `name` did anything yet."""
+
+
 @dataclass(frozen=True, slots=True)
 class StreamSetting:
     """`parse` returns the value as it is kept, or raises ValueError saying what is wanted."""
 
     default: int | str | bool
     parse: Callable[[Given], int | str | bool]
-    has_effect: bool = False
+    is_built: bool = False
 
 
 def complete_stream_config(given: Mapping[str, Given]) -> StreamConfig:
@@ -43,7 +47,13 @@ def complete_stream_config(given: Mapping[str, Given]) -> StreamConfig:
 
     Raises StreamConfigError.
     """
-    config = {name: setting.default for name, setting in STREAM_SETTINGS.items()}
+    defaults = {name: setting.default for name, setting in STREAM_SETTINGS.items()}
+    return defaults | parse_stream_config(given)
+
+
+def parse_stream_config(given: Mapping[str, Given]) -> dict[str, int | str | bool]:
+    """Return the settings that are `given`, parsed. Raises StreamConfigError."""
+    config = {}
     for name, value in given.items():
         setting = STREAM_SETTINGS.get(name)
         if setting is None:
@@ -57,8 +67,8 @@ def _parsed(name: str, setting: StreamSetting, value: Given) -> int | str | bool
         parsed = setting.parse(value)
     except ValueError as error:
         raise StreamConfigError(name, str(error)) from error
-    if not setting.has_effect and parsed != setting.default:
-        raise StreamConfigError(
+    if not setting.is_built and parsed != setting.default:
+        raise SettingNotBuilt(
             name, f"{name} is not built yet: only its default {setting.default!r} is accepted"
         )
     return parsed
@@ -110,26 +120,24 @@ _DAY_MS: Final = 86_400_000
 _HOUR_MS: Final = 3_600_000
 
 STREAM_SETTINGS: Final[Mapping[str, StreamSetting]] = {
-    "segment.bytes": StreamSetting(64 * MiB, _number(parse_size, 16 * KiB, GiB), has_effect=True),
-    "segment.ms": StreamSetting(-1, _number(parse_duration_ms, -1, _EVER)),
-    "retention.ms": StreamSetting(-1, _number(parse_duration_ms, -1, _EVER)),
-    "retention.bytes": StreamSetting(-1, _number(parse_size, -1, _EVER)),
-    "retention.records": StreamSetting(-1, _number(parse_count, -1, _EVER)),
+    "segment.bytes": StreamSetting(64 * MiB, _number(parse_size, 16 * KiB, GiB), is_built=True),
+    "segment.ms": StreamSetting(-1, _number(parse_duration_ms, -1, _EVER), is_built=True),
+    "retention.ms": StreamSetting(-1, _number(parse_duration_ms, -1, _EVER), is_built=True),
+    "retention.bytes": StreamSetting(-1, _number(parse_size, -1, _EVER), is_built=True),
+    "retention.records": StreamSetting(-1, _number(parse_count, -1, _EVER), is_built=True),
     "cleanup.policy": StreamSetting("delete", _choice("delete", "compact", "compact,delete")),
     "min.compaction.lag.ms": StreamSetting(0, _number(parse_duration_ms, 0, _EVER)),
     "max.compaction.lag.ms": StreamSetting(-1, _number(parse_duration_ms, -1, _EVER)),
     "min.cleanable.dirty.ratio": StreamSetting("0.5", _ratio),
     "delete.retention.ms": StreamSetting(_DAY_MS, _number(parse_duration_ms, 0, _EVER)),
     "max.message.bytes": StreamSetting(
-        MiB, _number(parse_size, 1, ENCODED_BYTES_MAX), has_effect=True
+        MiB, _number(parse_size, 1, ENCODED_BYTES_MAX), is_built=True
     ),
     "compression.type": StreamSetting("none", _choice("none", "zstd", "lz4")),
     "dedupe.window.ms": StreamSetting(
-        _DAY_MS, _number(parse_duration_ms, 1, 30 * _DAY_MS), has_effect=True
+        _DAY_MS, _number(parse_duration_ms, 1, 30 * _DAY_MS), is_built=True
     ),
-    "dedupe.max.entries": StreamSetting(
-        100_000, _number(parse_count, 1, 1_000_000), has_effect=True
-    ),
+    "dedupe.max.entries": StreamSetting(100_000, _number(parse_count, 1, 1_000_000), is_built=True),
     "immutable": StreamSetting(False, _flag),
     "durability": StreamSetting("quorum", _choice("quorum", "relaxed")),
 }

@@ -20,10 +20,13 @@ ASK_AGAIN_S = 0.25
 
 
 class ReadBarrier:
-    def __init__(self, core: RaftCore, gate: Gate) -> None:
+    def __init__(self, core: RaftCore, gate: Gate, token: str) -> None:
+        """`token` is this process's own hexadecimal number: an answer to a question of the process
+        before it, which comes late, must not be taken for one of now.
+        """
         self._core = core
         self._gate = gate
-        self._request = 0
+        self._request = int(token[:12], 16)
         self._asked_at = 0.0
         self._asking: list[Answer] = []
         self._next: list[Answer] = []

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .commands import Command, encode_commands
-from .errors import NoLeader, OutcomeUnknown, Refused, Replaced, ReplicationError
+from .errors import NoLeader, OutcomeUnknown, Refused, ReplicationError
 
 COMMAND_OVERHEAD_BYTES = 128
 """Counted per command beside its body, so that many small ones are bounded too."""
@@ -55,9 +55,6 @@ class Entry:
     def applied(self, result: list[Any]) -> None:
         for part, outcome in zip(self._parts, result, strict=True):
             part.settle(outcome)
-
-    def replaced(self) -> None:
-        self._fail(Replaced("another leader's entry took its place"))
 
     def unknown(self) -> None:
         self._fail(OutcomeUnknown("leadership was lost while the append was under way"))

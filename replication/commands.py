@@ -55,7 +55,30 @@ class InitCluster(msgspec.Struct, frozen=True, array_like=True, tag=5):
     timestamp: int
 
 
-Command: TypeAlias = AppendBatch | CreateStream | DeleteStream | RegisterProducer | InitCluster
+class TrimStream(msgspec.Struct, frozen=True, array_like=True, tag=6):
+    name: str
+    before: int
+    timestamp: int
+    stream_id: int | None = None
+    """Trim only this one, not a later stream of the same name."""
+
+
+class AlterStream(msgspec.Struct, frozen=True, array_like=True, tag=7):
+    name: str
+    changes: dict[str, int | str | bool]
+    """The settings that change; the others stay, whoever else changes them meanwhile."""
+    timestamp: int
+
+
+Command: TypeAlias = (
+    AppendBatch
+    | CreateStream
+    | DeleteStream
+    | RegisterProducer
+    | InitCluster
+    | TrimStream
+    | AlterStream
+)
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(list[Command])

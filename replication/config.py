@@ -48,12 +48,20 @@ class Limits:
     """Newest batches of all streams kept in memory for readers at the tail."""
     wal_segment_bytes: int = 64 * MiB
     wal_cache_bytes: int = 16 * MiB
+    wal_retain_bytes: int = 128 * MiB
+    """Log kept for followers that were away; who needs more gets a snapshot."""
+    disk_reserve_bytes: int = 256 * MiB
+    """Room kept free on the disk: appends are refused before it is used up."""
     checkpoint_bytes: int = 64 * MiB
     """A checkpoint is taken once this much was applied since the last; bounds the replay after a
     crash.
     """
     checkpoint_s: float = 60.0
     """… or after this many seconds, if anything was applied."""
+    checkpoint_after_trim_s: float = 5.0
+    """… or so long after a trim: only then its files can be removed."""
+    retention_period_s: float = 5.0
+    """Time between two looks of the leader for what retention lets go."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,8 +46,14 @@ class KeyTable:
         self.window_ms = window_ms
         self.entries_max = entries_max
         self.forgotten_until = 0
-        """Log time of the newest key that was dropped because there were too many."""
+        """Log time of the newest key that was dropped before its window was over."""
         self._entries: OrderedDict[str, Appended] = OrderedDict()
+
+    def resize(self, window_ms: int, entries_max: int, log_time: int) -> None:
+        """Change the bounds. A longer window does not bring back what the shorter one dropped."""
+        if window_ms > self.window_ms:
+            self.forgotten_until = self.window_start(log_time)
+        self.window_ms, self.entries_max = window_ms, entries_max
 
     def window_start(self, log_time: int) -> int:
         """Keys used before this log time may be forgotten, ms since the epoch."""

@@ -21,31 +21,43 @@ from functools import partial
 from typing import Any, TypeVar
 
 from ..storage import checkpoint
-from ..storage.batch import Batch
 from ..storage.filesystem import FileSystem
 from ..storage.folder import DataFolder
-from ..storage.log import LogConfig
 from ..storage.wal import Entry, Flush
-from . import upstream
+from . import retention, upstream
 from .barrier import ReadBarrier
+from .capacity import Capacity
+from .catchup import Catchup
 from .coalescer import Coalescer, Pending
 from .commands import InitCluster
 from .config import Limits
 from .errors import NoLeader
 from .gate import Gate
+from .install import Staging
 from .journal import RaftJournal
-from .machine import StateMachine, Stream
-from .messages import Message, ReadIndexReply, ReadIndexRequest
-from .raft import RaftCore
+from .machine import StateMachine
+from .messages import (
+    Message,
+    ReadIndexReply,
+    ReadIndexRequest,
+    SnapshotData,
+    SnapshotRead,
+)
+from .raft import RaftCore, SnapshotMark
 from .runtime import Lane, Runtime
 from .snapshot import Snapshot
+from .snapshot_source import SnapshotSource
+from .stream import Stream
 from .stream_files import StreamFiles
+from .unwritten import Unwritten
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 LOAD_BYTES = 1 << 20
+RELIEVE_S = 5.0
+"""A leader without room tries so often to give way to a follower."""
 
 
 class Engine:
@@ -63,23 +75,29 @@ class Engine:
         limits: Limits,
         on_failure: Callable[[BaseException], None],
         on_applied: Callable[[], None],
-        on_written: Callable[[dict[int, int]], None],
+        on_snapshot: Callable[[], None],
     ) -> None:
+        """`on_snapshot`: one was fetched whole; the host stops this engine and recovers anew."""
         self.runtime = runtime
         self.core = core
         self.machine = machine
         self.coalescer = Coalescer(limits.entry_bytes)
         self.stopped = False
         self._gate = gate
-        self._barrier = ReadBarrier(core, gate)
+        self._barrier = ReadBarrier(core, gate, runtime.token())
         self._journal = journal
+        self.capacity = Capacity(files, folder.path, limits.disk_reserve_bytes, runtime)
+        self._relieve_at = 0.0
+        self._snapshot_source = SnapshotSource(files, folder, runtime)
+        self._catchup = Catchup(
+            Staging(files, folder), stream_files, runtime, gate.post, on_snapshot, self._guard
+        )
         self._stream_files = stream_files
         self._folder = folder
         self._files = files
         self._limits = limits
         self._on_failure = on_failure
         self._on_applied = on_applied
-        self._on_written = on_written
         self._scheduled = False
         self._armed_for = float("inf")
         self._flushing = False
@@ -90,6 +108,7 @@ class Engine:
         self._checkpoint_index = machine.applied_index
         self._announced_index = machine.applied_index
         self._init_proposed_term = 0
+        self._retention_at = upstream.now() + limits.retention_period_s
 
     # ---- entry points: each may be called at any time on the loop
 
@@ -110,6 +129,10 @@ class Engine:
             self._guard(self._barrier.on_request, peer, message)
         elif isinstance(message, ReadIndexReply):
             self._guard(self._barrier.on_reply, message)
+        elif isinstance(message, SnapshotRead):
+            self._guard(self._serve_snapshot, peer, message)
+        elif isinstance(message, SnapshotData):
+            self._guard(self._catchup.arrived, peer, message)
         else:
             self._guard(self.core.receive, peer, message)
 
@@ -173,7 +196,9 @@ class Engine:
         self._barrier.poll()
         self.core.doTick(0.0)
         self._flush()
+        self._watch_disk()
         self._load()
+        self._exchange_snapshots()
         self._write_behind()
         self._maybe_checkpoint()
         if self.machine.applied_index != self._announced_index:
@@ -202,6 +227,7 @@ class Engine:
                 self.coalescer.refuse_all()
             return
         self._propose_init()
+        self._propose_trims()
         while self.coalescer and (not self._flushing or self.coalescer.full):
             taken = self.coalescer.take()
             if taken is None:
@@ -218,6 +244,18 @@ class Engine:
             command = InitCluster(self.runtime.token(), self.runtime.wall_ms())
             self.coalescer.add(Pending(command, 0, lambda outcome: None))
 
+    def _propose_trims(self) -> None:
+        """Let go what no stream has to keep, judged by a state that lacks nothing committed before
+        this leader.
+        """
+        now = upstream.now()
+        if now < self._retention_at or self.machine.applied_term != self.core.term():
+            return
+        self._retention_at = now + self._limits.retention_period_s
+        streams = self.machine.streams.values()
+        for trim in retention.due_trims(streams, self.runtime.wall_ms()):
+            self.coalescer.add(Pending(trim, 0, lambda outcome: None))
+
     # ---- the write-ahead log
 
     def _flush(self) -> None:
@@ -226,6 +264,7 @@ class Engine:
         flush = self._journal.wal.begin_flush()
         if flush is not None:
             self._flushing = True
+            self.capacity.spend(flush.size_bytes)
             self.runtime.run(Lane.WAL, flush.run, partial(self._flushed, flush))
 
     def _flushed(self, flush: Flush, done: Future[None]) -> None:
@@ -257,10 +296,73 @@ class Engine:
         self._journal.supply(start, done.result(), generation)
         self.core.entries_loaded()
 
+    # ---- the disk's room
+
+    def has_room(self) -> bool:
+        """May appends be taken?"""
+        return self.core.majority_has_room() and not self.capacity.is_short(self.waiting_bytes())
+
+    def _watch_disk(self) -> None:
+        """Tell the core how much room there is; a leader whose disk alone is short gives way."""
+        core = self.core
+        self.capacity.poll(self._guard)
+        core.disk_is_short = self.capacity.is_short()
+        core.disk_is_full = self.capacity.is_full()
+        alone = core.is_leader() and core.disk_is_short and core.majority_has_room()
+        if alone and upstream.now() >= self._relieve_at:
+            self._relieve_at = upstream.now() + RELIEVE_S
+            heir = core.roomy_follower()
+            if heir is not None:
+                logger.warning("the disk is short, gives way", extra={"to": heir})
+                core.hand_over(heir)
+
+    # ---- snapshots
+
+    def _exchange_snapshots(self) -> None:
+        """Offer one to followers behind the log, or fetch the one that the leader offers."""
+        core, source, catchup = self.core, self._snapshot_source, self._catchup
+        if core.needs_snapshot:
+            core.needs_snapshot = False
+            source.want(self._guard)
+        source.poll()
+        pinned = source.pinned
+        core.snapshot = None
+        if pinned is not None:
+            core.snapshot = SnapshotMark(pinned.index, pinned.term, pinned.size)
+        offered, core.offered = core.offered, None
+        if offered is not None:
+            catchup.offered(*offered)
+        if catchup.index is not None and core.commit_index() >= catchup.index:
+            catchup.cancel()
+
+    def _serve_snapshot(self, peer: str, request: SnapshotRead) -> None:
+        def answer(data: bytes | None) -> None:
+            self._gate.post(peer, SnapshotData(request.request, data))
+
+        self._snapshot_source.serve(request, self._guard, answer)
+
+    def _forget_log(self) -> None:
+        """Give up the log that the checkpoint covers, except for what followers may still need."""
+        pinned = self._snapshot_source.pinned
+        covered = (
+            self._checkpoint_index if pinned is None else min(self._checkpoint_index, pinned.index)
+        )
+        low, high = self._journal.base_index, covered
+        while low < high:
+            middle = (low + high + 1) // 2
+            kept = self._journal.bytes_between(middle, self._journal.last_index)
+            if kept >= self._limits.wal_retain_bytes:
+                low = middle
+            else:
+                high = middle - 1
+        if low > self._journal.base_index:
+            job = self._journal.wal.drop_before(low + 1)
+            self.runtime.run(Lane.STREAMS, job, partial(self._guard, _check))
+
     # ---- the streams' files
 
     def _write_behind(self) -> None:
-        """Hand applied batches to the streams lane; one job at a time, so that a busy node writes
+        """Hand what was applied to the streams lane; one job at a time, so that a busy node writes
         large pieces.
         """
         if not self._writing and (self.machine.unwritten or self.machine.created):
@@ -269,22 +371,22 @@ class Engine:
     def _write_now(self) -> None:
         self._writing = True
         created, self.machine.created = self.machine.created, []
-        batches = self.machine.take_unwritten()
-        job = partial(self._write, created, batches)
-        self.runtime.run(Lane.STREAMS, job, partial(self._written, batches))
+        taken = self.machine.take_unwritten()
+        job = partial(self._write, created, taken)
+        self.runtime.run(Lane.STREAMS, job, partial(self._written, taken))
 
-    def _write(self, created: list[Stream], batches: dict[int, list[Batch]]) -> dict[int, int]:
+    def _write(self, created: list[Stream], taken: dict[int, Unwritten]) -> None:
         for stream in created:
-            self._stream_files.create(stream.id, log_config(stream))
-        return self._stream_files.write(batches)
+            self._stream_files.create(stream.id)
+        self._stream_files.write(taken)
 
-    def _written(self, batches: dict[int, list[Batch]], done: Future[dict[int, int]]) -> None:
+    def _written(self, taken: dict[int, Unwritten], done: Future[None]) -> None:
         self._writing = False
-        self._guard(self._count_written, batches, done)
+        self._guard(self._count_written, taken, done)
 
-    def _count_written(self, batches: dict[int, list[Batch]], done: Future[dict[int, int]]) -> None:
-        self._on_written(done.result())
-        self.machine.written(batches)
+    def _count_written(self, taken: dict[int, Unwritten], done: Future[None]) -> None:
+        done.result()
+        self.machine.written(taken)
 
     # ---- checkpoints
 
@@ -292,6 +394,10 @@ class Engine:
         applied = self.core.applied_index() - self._checkpoint_index
         if self._checkpointing or applied == 0:
             return
+        if self.machine.dropped:
+            self.machine.dropped = False
+            soon = upstream.now() + self._limits.checkpoint_after_trim_s
+            self._checkpoint_at = min(self._checkpoint_at, soon)
         large = self._bytes_since_checkpoint() >= self._limits.checkpoint_bytes
         if large or upstream.now() >= self._checkpoint_at:
             self.checkpoint(lambda: None)
@@ -327,10 +433,10 @@ class Engine:
         self._checkpointing = False
         self._checkpoint_index = snapshot.meta.applied_index
         self._checkpoint_at = upstream.now() + self._limits.checkpoint_s
+        self._forget_log()
         then()
 
 
-def log_config(stream: Stream) -> LogConfig:
-    """The part of a stream's settings that its files obey."""
-    default = LogConfig()
-    return LogConfig(int(stream.config.get("segment.bytes", default.segment_bytes_max)))
+def _check(done: Future[Any]) -> None:
+    """Raise what the job raised."""
+    done.result()

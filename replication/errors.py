@@ -7,7 +7,7 @@
     │   ├── NotReady             this node has not caught up since it started
     │   ├── ShuttingDown         this node is stopping
     │   ├── Throttled            too much is waiting already
-    │   ├── Replaced             another leader's entry took the place of the proposal
+    │   ├── DiskFull             too little room on the disks
     │   ├── UnknownStream        ┐
     │   ├── StreamExists         │
     │   ├── ConditionFailed      │
@@ -100,10 +100,10 @@ class Throttled(Refused):
     retriable = True
 
 
-class Replaced(Refused):
-    """A new leader overwrote the proposal before it was committed."""
+class DiskFull(Refused):
+    """Too little room on a majority, or on the leader; clears by itself. `free_bytes` says more."""
 
-    code = "no_leader"
+    code = "disk_full"
     retriable = True
 
 
@@ -170,6 +170,7 @@ REFUSALS: dict[str, type[Refused]] = {
         ProducerFenced,
         ProducerExpired,
         RecordTooLarge,
+        BeyondHighWatermark,
     )
 }
 """Refusals that apply may answer, by code."""

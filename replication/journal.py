@@ -73,7 +73,7 @@ class RaftJournal(Journal):  # type: ignore[misc]
 
     def supply(self, start: int, entries: list[Entry], generation: int) -> None:
         """Hand in what `wal.load(start)` read; ignored if the log was truncated meanwhile."""
-        if generation != self.generation:
+        if generation != self.generation or not entries:
             return
         while len(self._loaded) >= LOADED_CHUNKS_MAX:
             del self._loaded[next(iter(self._loaded))]

@@ -2,9 +2,9 @@
 changes them.
 
 `apply` runs on the event loop and only in memory: it decides (dedupe first, then limits, then
-conditions), numbers the records and builds the batch. The batch's bytes go to the stream's file
-later, in `StreamFiles`; until then they are served from `Recent`, and after a crash the write-ahead
-log brings them back.
+conditions), numbers the records, builds the batch and says whether it begins a segment. The batch's
+bytes go to the stream's file later, in `StreamFiles`; until then they are served from `Recent`, and
+after a crash the write-ahead log brings them back.
 
 Deterministic: no clock, no randomness, no set order, no local setting takes part in a decision.
 Total: whatever a committed entry holds, the answer is a result or a refusal, never an exception.
@@ -16,46 +16,31 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
-from ..storage.batch import CHAIN_START, Batch, build_batch
+from ..storage.batch import build_batch
 from .commands import (
+    AlterStream,
     AppendBatch,
     Command,
     CreateStream,
     DeleteStream,
     InitCluster,
     RegisterProducer,
+    TrimStream,
     decode_commands,
 )
-from .dedupe import Appended, KeyTable, ProducerTable
-from .errors import ConditionFailed, RecordTooLarge, Refused, StreamExists, UnknownStream
+from .dedupe import Appended, ProducerTable
+from .errors import (
+    BeyondHighWatermark,
+    ConditionFailed,
+    RecordTooLarge,
+    Refused,
+    StreamExists,
+    UnknownStream,
+)
 from .recent import Recent
-from .types import Receipt, StreamConfig, StreamInfo
-
-DEDUPE_WINDOW_MS = 24 * 3600 * 1000
-DEDUPE_ENTRIES = 100_000
-
-
-class Stream:
-    """One stream's part of the state."""
-
-    def __init__(self, stream_id: int, name: str, config: StreamConfig) -> None:
-        self.id = stream_id
-        self.name = name
-        self.config = dict(config)
-        self.log_start_offset = 0
-        self.next_offset = 0
-        """The high watermark: everything applied is committed."""
-        self.last_timestamp: int | None = None
-        self.chain = CHAIN_START
-        self.bytes = 0
-        self.keys = KeyTable(
-            int(config.get("dedupe.window.ms", DEDUPE_WINDOW_MS)),
-            int(config.get("dedupe.max.entries", DEDUPE_ENTRIES)),
-        )
-
-    @property
-    def record_bytes_max(self) -> int:
-        return int(self.config.get("max.message.bytes", 1 << 20))
+from .stream import Stream, describe
+from .types import Receipt, StreamInfo
+from .unwritten import Unwritten
 
 
 class StateMachine:
@@ -71,12 +56,14 @@ class StateMachine:
         self.streams: dict[str, Stream] = {}
         self.producers = ProducerTable()
         self.recent = recent
-        self.unwritten: defaultdict[int, list[Batch]] = defaultdict(list)
-        """Applied batches on their way to the streams' files, by stream id."""
+        self.unwritten: defaultdict[int, Unwritten] = defaultdict(Unwritten)
+        """Applied batches and trims on their way to the streams' files, by stream id."""
         self.unwritten_bytes = 0
         self.created: list[Stream] = []
         self.deleted: list[int] = []
         """Streams whose files are still there, by id."""
+        self.dropped = False
+        """Segments were trimmed away whose files are still there."""
         self.changed: set[str] = set()
         """Streams that grew or went since the engine last woke their readers."""
         self._unwritten_bytes_max = unwritten_bytes_max
@@ -96,7 +83,7 @@ class StateMachine:
     def _append(self, command: AppendBatch, index: int, term: int) -> Receipt | Refused:
         stream = self.streams.get(command.stream)
         if stream is None:
-            return UnknownStream(f"there is no stream {command.stream}", stream=command.stream)
+            return _unknown(command.stream)
         repeat = self._find_repeat(stream, command)
         if isinstance(repeat, Refused):
             return repeat
@@ -145,12 +132,11 @@ class StateMachine:
             sequence=sequence,
             chain=stream.chain,
         )
-        stream.next_offset = batch.next_offset
-        stream.last_timestamp = timestamp
-        stream.chain = batch.digest()
-        stream.bytes += batch.size
+        begins_segment = stream.add(batch)
+        if begins_segment:
+            self._drop(stream)
         self.recent.add(stream.id, batch)
-        self.unwritten[stream.id].append(batch)
+        self.unwritten[stream.id].add(batch, begins_segment=begins_segment)
         self.unwritten_bytes += batch.size
         self.changed.add(stream.name)
         return Appended(batch.base_offset, batch.count, timestamp, term, index, command.digest)
@@ -174,14 +160,40 @@ class StateMachine:
     def _delete_stream(self, command: DeleteStream, index: int, term: int) -> Refused | None:
         stream = self.streams.pop(command.name, None)
         if stream is None:
-            return UnknownStream(f"there is no stream {command.name}", stream=command.name)
+            return _unknown(command.name)
         self.producers.forget_stream(stream.id)
         self.recent.forget_stream(stream.id)
-        for batch in self.unwritten.pop(stream.id, ()):
-            self.unwritten_bytes -= batch.size
+        self.unwritten_bytes -= self.unwritten.pop(stream.id, Unwritten()).size_bytes
         self.deleted.append(stream.id)
         self.changed.add(stream.name)
         return None
+
+    def _trim_stream(self, command: TrimStream, index: int, term: int) -> int | Refused:
+        stream = self.streams.get(command.name)
+        if stream is None or command.stream_id not in (None, stream.id):
+            return _unknown(command.name)
+        if command.before > stream.next_offset:
+            return BeyondHighWatermark(
+                f"offset {command.before} does not exist yet",
+                log_start_offset=stream.log_start_offset,
+                high_watermark=stream.next_offset,
+            )
+        if command.before > stream.log_start_offset:
+            stream.log_start_offset = command.before
+            self.unwritten[stream.id].log_start_offset = command.before
+            self._drop(stream)
+        return stream.log_start_offset
+
+    def _drop(self, stream: Stream) -> None:
+        if stream.segments.drop_below(stream.log_start_offset):
+            self.dropped = True
+
+    def _alter_stream(self, command: AlterStream, index: int, term: int) -> StreamInfo | Refused:
+        stream = self.streams.get(command.name)
+        if stream is None:
+            return _unknown(command.name)
+        stream.alter(command.changes, self.log_time)
+        return describe(stream)
 
     def _register(self, command: RegisterProducer, index: int, term: int) -> tuple[int, int]:
         return self.producers.register(command.name, self.log_time)
@@ -191,16 +203,17 @@ class StateMachine:
             self.cluster_id = command.cluster_id
         return self.cluster_id
 
-    def take_unwritten(self) -> dict[int, list[Batch]]:
+    def take_unwritten(self) -> dict[int, Unwritten]:
         """Hand over what waits for the files; `written` counts it off."""
-        taken, self.unwritten = dict(self.unwritten), defaultdict(list)
+        taken, self.unwritten = dict(self.unwritten), defaultdict(Unwritten)
         return taken
 
-    def written(self, batches: dict[int, list[Batch]]) -> None:
+    def written(self, taken: dict[int, Unwritten]) -> None:
         """The streams' files hold these batches."""
-        for stream_id, written in batches.items():
-            self.unwritten_bytes -= sum(batch.size for batch in written)
-            self.recent.written(stream_id, written[-1].next_offset)
+        for stream_id, written in taken.items():
+            self.unwritten_bytes -= written.size_bytes
+            if written.end_offset is not None:
+                self.recent.written(stream_id, written.end_offset)
 
     _HANDLERS: dict[type[Command], Callable[..., Any]] = {  # noqa: RUF012
         AppendBatch: _append,
@@ -208,7 +221,13 @@ class StateMachine:
         DeleteStream: _delete_stream,
         RegisterProducer: _register,
         InitCluster: _init_cluster,
+        TrimStream: _trim_stream,
+        AlterStream: _alter_stream,
     }
+
+
+def _unknown(name: str) -> UnknownStream:
+    return UnknownStream(f"there is no stream {name}", stream=name)
 
 
 def receipt(stream: str, appended: Appended, *, duplicate: bool) -> Receipt:
@@ -221,16 +240,4 @@ def receipt(stream: str, appended: Appended, *, duplicate: bool) -> Receipt:
         appended.term,
         appended.index,
         duplicate,
-    )
-
-
-def describe(stream: Stream, segments: int = 1) -> StreamInfo:
-    return StreamInfo(
-        stream.name,
-        dict(stream.config),
-        stream.log_start_offset,
-        stream.next_offset,
-        stream.bytes,
-        segments,
-        stream.last_timestamp,
     )

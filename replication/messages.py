@@ -58,6 +58,10 @@ class AppendReply(msgspec.Struct, frozen=True, array_like=True, tag=2):
     sequence: int
     next_index: int
     success: bool
+    is_short: bool = False
+    """The follower's disk has little room left …"""
+    is_full: bool = False
+    """… or none: it takes no entries."""
 
 
 class VoteRequest(msgspec.Struct, frozen=True, array_like=True, tag=3):
@@ -105,6 +109,38 @@ class ReadIndexReply(msgspec.Struct, frozen=True, array_like=True, tag=9):
     """None: the node asked does not lead, or lost its leadership meanwhile."""
 
 
+class SnapshotOffer(msgspec.Struct, frozen=True, array_like=True, tag=10):
+    """Sent instead of AppendEntries to a follower whose next entry the log does not hold any more.
+
+    It counts as a heartbeat. `index` and `index_term` name the newest entry the snapshot covers,
+    `size` is that of its checkpoint in bytes.
+    """
+
+    term: int
+    sequence: int
+    index: int
+    index_term: int
+    size: int
+
+
+class SnapshotRead(msgspec.Struct, frozen=True, array_like=True, tag=11):
+    """A follower asks for bytes of the snapshot at `index`: of a segment, or of the checkpoint."""
+
+    request: int
+    index: int
+    stream_id: int | None
+    """None: the checkpoint itself."""
+    base_offset: int
+    position: int
+    length: int
+
+
+class SnapshotData(msgspec.Struct, frozen=True, array_like=True, tag=12):
+    request: int
+    data: bytes | None
+    """None: this snapshot is gone; the next offer names another."""
+
+
 Message: TypeAlias = (
     Hello
     | AppendEntries
@@ -116,6 +152,9 @@ Message: TypeAlias = (
     | TimeoutNow
     | ReadIndexRequest
     | ReadIndexReply
+    | SnapshotOffer
+    | SnapshotRead
+    | SnapshotData
 )
 
 _encoder = msgspec.msgpack.Encoder()

@@ -89,6 +89,12 @@ class Peers:
         for peer in self.addresses:
             self._dial_soon(peer, 0.0)
 
+    def listen_for(self, inbox: Inbox) -> None:
+        """Tell `inbox` instead from now on, beginning with the connections there are."""
+        self._inbox = inbox
+        for peer in self.outbound:
+            inbox.connected(peer)
+
     async def close(self) -> None:
         self._closed = True
         if self._server is not None:

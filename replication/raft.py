@@ -1,9 +1,10 @@
 """Raft, with pysyncobj's elections and our own replication.
 
 pysyncobj 0.3.17 loses acknowledged writes in seven ways (DESIGN.md beside this file names them).
-`RaftCore` keeps its election skeleton and replaces the rest: appending, acknowledging, applying,
-reading. It does no I/O and knows no event loop: messages come in through `receive`, go out through
-the gate, time passes through `doTick(0)`, and the same code runs in a simulator.
+`Elections` keeps its election skeleton; `Following` and `RaftCore`, which leads, replace the rest:
+appending, acknowledging, applying, reading. None of them does I/O or knows an event loop: messages
+come in through `receive`, go out through the gate, time passes through `doTick(0)`, and the same
+code runs in a simulator.
 
 Invariants:
 
@@ -24,26 +25,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from pysyncobj import SyncObj, SyncObjConf
 from pysyncobj.node import Node
 
 from ..storage.wal import Entry
 from .config import Timing
+from .following import Following, Machine
 from .gate import Gate
 from .journal import RaftJournal
 from .messages import (
     AppendEntries,
     AppendReply,
     Message,
-    PreVoteReply,
-    PreVoteRequest,
-    TimeoutNow,
-    Vote,
-    VoteRequest,
+    SnapshotOffer,
     pack_entries,
 )
 from .read_gate import ReadGate
-from .upstream import CANDIDATE, COMMAND, FOLLOWER, LEADER, Stock, now
+from .upstream import COMMAND, now
 
 logger = logging.getLogger(__name__)
 
@@ -51,39 +48,16 @@ BATCH_BYTES = 1 << 20
 """An AppendEntries is closed once it holds this much (a larger entry travels alone)."""
 WINDOW_BYTES = 8 << 20
 """Sent but not acknowledged, per follower."""
-APPLY_BYTES = 4 << 20
-"""Applied in one turn of the event loop."""
 COMMIT_NOTICE_S = 0.001
 """With nothing else to send, followers learn a new commit index this much later."""
 
 
-class Fatal(BaseException):
-    """The node must stop: going on could break a promise already made."""
-
-
 class Proposal(Protocol):
-    """Who waits for an entry. Exactly one of the three is called, once."""
+    """Who waits for an entry. One of the two is called, once."""
 
     def applied(self, result: Any) -> None: ...
-    def replaced(self) -> None:
-        """Another entry was committed in its place: certainly never written."""
-
     def unknown(self) -> None:
         """Leadership was lost: the entry may still be committed."""
-
-
-class Machine(Protocol):
-    """What entries are applied to. `apply` is total and deterministic; if it raises, the node
-    stops.
-    """
-
-    @property
-    def applied_index(self) -> int: ...
-    def ready(self) -> bool:
-        """False while too much of what was applied waits for the disk."""
-
-    def apply(self, index: int, term: int, command: memoryview | None) -> Any:
-        """Apply one committed entry, None for a leader's no-op, and return its result."""
 
 
 @dataclass(slots=True)
@@ -98,6 +72,19 @@ class Progress:
     """Rejections of messages up to this sequence are answered already."""
     told_commit: int = 0
     """Newest commit index it was sent."""
+    is_short: bool = False
+    """Its disk has little room left …"""
+    is_full: bool = False
+    """… or none: it gets heartbeats only."""
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotMark:
+    """What this node can offer to a follower that needs entries the log does not hold any more."""
+
+    index: int
+    term: int
+    size: int
 
 
 @dataclass(slots=True)
@@ -109,36 +96,7 @@ class HandOver:
     sent: bool = False
 
 
-@dataclass(slots=True)
-class PreVote:
-    """One round of asking whether an election could be won."""
-
-    term: int
-    round: int
-    until: float
-    granted: set[str]
-
-
-class RaftCore(SyncObj):  # type: ignore[misc]
-    _term = Stock[int]("raftCurrentTerm")
-    _voted_for = Stock["str | None"]("votedForNodeId")
-    _state = Stock[int]("raftState")
-    _leader = Stock["Node | None"]("raftLeader")
-    _deadline = Stock[float]("raftElectionDeadline")
-    _commit = Stock[int]("raftCommitIndex")
-    _leader_commit = Stock[int]("leaderCommitIndex")
-    _applied = Stock[int]("raftLastApplied")
-    _next = Stock["dict[Node, int]"]("raftNextIndex")
-    _match = Stock["dict[Node, int]"]("raftMatchIndex")
-    _responded = Stock["dict[Node, float]"]("lastResponseTime")
-    _others = Stock["set[Node]"]("otherNodes")
-    _connected = Stock["set[Node]"]("connectedNodes")
-    _transfer_pending = Stock[bool]("transferInProgress")
-    _noop_index = Stock["int | None"]("noopIDx")
-    _stock_log = Stock[RaftJournal]("raftLog")
-    _next_heartbeat = Stock[float]("newAppendEntriesTime")
-    _need_dump = Stock[bool]("needLoadDumpFile")
-
+class RaftCore(Following):
     def __init__(
         self,
         node_id: str,
@@ -149,83 +107,32 @@ class RaftCore(SyncObj):  # type: ignore[misc]
         gate: Gate,
         machine: Machine,
     ) -> None:
-        self.node_id = node_id
-        self.journal = journal
-        self.gate = gate
-        self.machine = machine
-        self.timing = timing
-        self.nodes = {peer: Node(peer) for peer in peers}
-        self.backlog = False
-        """Committed entries wait to be applied and nothing but another turn is needed."""
-        self.synced = False
-        """Has applied everything that was committed before this node started."""
+        self.snapshot: SnapshotMark | None = None
+        """Set by the engine while `needs_snapshot`."""
+        self.needs_snapshot = False
+        """Some follower is behind the log."""
         self._progress: dict[Node, Progress] = {}
-        self._waiting: dict[int, tuple[int, Proposal]] = {}
-        self._sequence = 0
+        self._waiting: dict[int, Proposal] = {}
+        """By index. A leader never truncates: who waits here when leadership is lost is unknown."""
         self._kick = False
-        self._heard = float("-inf")
-        self._voters: set[str] = set()
-        self._pre_vote: PreVote | None = None
         self._notice_at: float | None = None
         self._handing_over: HandOver | None = None
         self._packed: tuple[int, int, int, list[Entry]] | None = None
         self._reads = ReadGate()
-        conf = SyncObjConf(
-            autoTick=False,
-            appendEntriesUseBatch=True,
-            appendEntriesPeriod=timing.append_period_s,
-            raftMinTimeout=timing.election_timeout_s_min,
-            raftMaxTimeout=timing.election_timeout_s_max,
-            leaderFallbackTimeout=timing.check_quorum_s,
-            connectionTimeout=max(3.5, timing.election_timeout_s_max),
+        super().__init__(
+            node_id,
+            peers,
+            timing=timing,
+            journal=journal,
+            gate=gate,
+            machine=machine,
         )
-        super().__init__(Node(node_id), list(self.nodes.values()), conf, transport=gate)
-        self._poller = _NoSockets()
-        self._need_dump = False
-        self._stock_log = journal
-        self._term, self._voted_for = journal.getCurrentTerm(), journal.getVotedForNodeId()
-        self._applied = self._commit = machine.applied_index
-        if self._applied < journal.base_index:
-            raise Fatal(f"applied up to {self._applied}, the log begins after {journal.base_index}")
 
-    # ---- what the rest of the product asks
-
-    def is_leader(self) -> bool:
-        return bool(self._state == LEADER)
-
-    def state_name(self) -> str:
-        names = {FOLLOWER: "follower", CANDIDATE: "candidate", LEADER: "leader"}
-        return names[self._state]
-
-    def leader_id(self) -> str | None:
-        return self._leader.id if self._leader is not None else None
-
-    def term(self) -> int:
-        return self._term
-
-    def commit_index(self) -> int:
-        return self._commit
-
-    def applied_index(self) -> int:
-        return self._applied
-
-    def silence_s(self) -> float:
-        """Seconds since the leader was last heard; 0 on the leader."""
-        return 0.0 if self.is_leader() else now() - self._heard
+    # ---- how far it is
 
     def match_index(self, peer: str) -> int | None:
         progress = self._progress.get(self.nodes[peer])
         return progress.acked if progress is not None and self.is_leader() else None
-
-    def last_seen_s(self, peer: str) -> float | None:
-        """Seconds since `peer` answered this leader, or led this follower; None if unknown."""
-        node = self.nodes[peer]
-        if self.is_leader():
-            return now() - self._responded[node] if node in self._responded else None
-        return now() - self._heard if node == self._leader else None
-
-    def is_connected(self, peer: str) -> bool:
-        return self.nodes[peer] in self._connected
 
     def uncommitted_bytes(self) -> int:
         return self.journal.bytes_between(self._commit, self.journal.last_index)
@@ -248,7 +155,7 @@ class RaftCore(SyncObj):  # type: ignore[misc]
             return None
         index = self.journal.last_index + 1
         self.journal.add(COMMAND + command, index, self._term)
-        self._waiting[index] = (self._term, proposal)
+        self._waiting[index] = proposal
         self._kick = True
         return index
 
@@ -295,114 +202,6 @@ class RaftCore(SyncObj):  # type: ignore[misc]
             self._next[node] = (acked or self.journal.last_index) + 1
             self._kick = True
 
-    def disconnected(self, peer: str) -> None:
-        """The connection to `peer` broke. If it led, its process is most likely gone: do not wait
-        for the timer.
-        """
-        node = self.nodes[peer]
-        self.gate.forget(peer)
-        self.gate._onNodeDisconnected(node)
-        if node == self._leader and self._state == FOLLOWER:
-            self._leader, self._heard = None, float("-inf")
-            self._deadline = min(self._deadline, now() + 0.3 * self._election_timeout())
-
-    def still_receiving(self, peer: str) -> None:
-        """Part of a message of `peer` arrived: as good as a heartbeat if it leads."""
-        if self._state == FOLLOWER and self._leader == self.nodes[peer]:
-            self._deadline = max(self._deadline, now() + self.timing.election_timeout_s_min)
-
-    # ---- elections: the stock skeleton, with pre-vote, stickiness and a set of voters
-
-    def _election_timeout(self) -> float:
-        return float(self._SyncObj__generateRaftTimeout())
-
-    def _quorum(self, count: int) -> bool:
-        return count > (len(self._others) + 1) / 2
-
-    def _leader_is_fresh(self) -> bool:
-        """True while a vote for somebody else would only disturb a working leader."""
-        horizon = now() - self.timing.election_timeout_s_min
-        if self.is_leader():
-            fresh = sum(self._responded[node] > horizon for node in self._others)
-            return self._quorum(fresh + 1)
-        return self._leader is not None and self._heard > horizon
-
-    def _on_vote_request(self, node: Node, request: VoteRequest) -> None:
-        if request.transfer or not self._leader_is_fresh():
-            message = {
-                "type": "request_vote",
-                "term": request.term,
-                "last_log_index": request.last_index,
-                "last_log_term": request.last_term,
-            }
-            self._SyncObj__onMessageReceived(node, message)
-
-    def _on_vote(self, node: Node, vote: Vote) -> None:
-        wanted = self._state == CANDIDATE and vote.term == self._term
-        if wanted and node in self._others and node.id not in self._voters:
-            self._voters.add(node.id)
-            self._SyncObj__onMessageReceived(node, {"type": "response_vote", "term": vote.term})
-
-    def _on_timeout_now(self, node: Node, message: TimeoutNow) -> None:
-        if message.term == self._term and node == self._leader:
-            self.gate.transfer_term = self._term + 1
-            self._SyncObj__onMessageReceived(node, {"type": "timeout_now", "term": message.term})
-
-    def _SyncObj__connectedToAnyone(self) -> bool:  # noqa: N802
-        """Stock code asks this just before it starts an election: the place for the pre-vote."""
-        if not self._others or self.gate.transfer_term == self._term + 1:
-            return self._may_campaign()
-        asked = self._pre_vote
-        if asked is not None and asked.term == self._term + 1:
-            if self._quorum(len(asked.granted)):
-                return self._may_campaign()
-            if now() < asked.until:
-                return False
-        self._sequence += 1
-        until = now() + self._election_timeout()
-        self._pre_vote = PreVote(self._term + 1, self._sequence, until, {self.node_id})
-        self._leader = None
-        last = self.journal
-        request = PreVoteRequest(self._term, self._sequence, last.last_index, last.last_term)
-        for peer in self.nodes:
-            self.gate.post(peer, request)
-        return False
-
-    def _may_campaign(self) -> bool:
-        self._pre_vote = None
-        self._voters.clear()
-        return True
-
-    def _on_pre_vote_request(self, node: Node, request: PreVoteRequest) -> None:
-        theirs = (request.last_term, request.last_index)
-        ours = (self.journal.last_term, self.journal.last_index)
-        granted = request.term >= self._term and theirs >= ours and not self._leader_is_fresh()
-        self.gate.post(node.id, PreVoteReply(self._term, request.round, granted))
-
-    def _on_pre_vote_reply(self, node: Node, reply: PreVoteReply) -> None:
-        if reply.term > self._term:
-            self._step_down(reply.term)
-        elif reply.granted and self._pre_vote and self._pre_vote.round == reply.round:
-            self._pre_vote.granted.add(node.id)
-
-    def _step_down(self, term: int) -> None:
-        """Somebody is in a later term."""
-        self._SyncObj__setCurrentTerm(term, None)
-        self._SyncObj__setState(FOLLOWER)
-        self._leader = None
-
-    def _SyncObj__setState(self, state: int) -> None:  # noqa: N802
-        was_leader = self.is_leader() and state != LEADER
-        super()._SyncObj__setState(state)
-        if was_leader:
-            logger.warning("lost leadership", extra={"term": self._term})
-            self._deadline = now() + self._election_timeout()
-            self._handing_over = self._notice_at = None
-            self._reads.fail()
-            waiting, self._waiting = self._waiting, {}
-            for _, proposal in waiting.values():
-                proposal.unknown()
-
     def _SyncObj__onBecomeLeader(self) -> None:  # noqa: N802
         self._progress = {node: Progress() for node in self._others}
         self._reads.fail()
@@ -410,75 +209,17 @@ class RaftCore(SyncObj):  # type: ignore[misc]
         self._kick = True
         logger.info("became leader", extra={"term": self._term, "index": self._noop_index})
 
-    # ---- following
+    def _was_applied(self, index: int, result: Any) -> None:
+        proposal = self._waiting.pop(index, None)
+        if proposal is not None:
+            proposal.applied(result)
 
-    def _on_append(self, node: Node, message: AppendEntries) -> None:
-        if not self._follow(node, message):
-            return
-        journal, entries = self.journal, message.entries
-        verified = message.prev_index + len(entries)
-        if message.prev_index > journal.last_index:
-            self._reply(node, message, journal.last_index + 1, success=False)
-            return
-        if message.prev_index < journal.base_index:
-            entries = entries[journal.base_index - message.prev_index :]
-        elif journal.term_at(message.prev_index) != message.prev_term:
-            # All this node knows to be common with the leader's log.
-            self._reply(node, message, self._commit + 1, success=False)
-            return
-        self._append_new(node, entries)
-        self._commit = max(self._commit, min(message.commit_index, verified))
-        self._leader_commit = self._commit
-        self._note_synced(message, verified)
-        self._reply(node, message, verified + 1, success=True)
-
-    def _follow(self, node: Node, message: AppendEntries) -> bool:
-        """Accept `node` as the leader of its term; False if the term is over."""
-        if message.term < self._term:
-            # Our higher term makes it step down.
-            self._reply(node, message, self.journal.last_index + 1, success=False)
-            return False
-        if message.term > self._term:
-            self._SyncObj__setCurrentTerm(message.term, None)
-            self._transfer_pending = False
-        elif self.is_leader():
-            raise Fatal(f"two leaders in term {self._term}: {self.node_id} and {node.id}")
-        self._SyncObj__setState(FOLLOWER)
-        if not self._transfer_pending:
-            self._deadline = now() + self._election_timeout()
-        if self._leader != node:
-            logger.info("follows", extra={"leader": node.id, "term": self._term})
-        self._leader, self._heard, self._pre_vote = node, now(), None
-        return True
-
-    def _append_new(self, node: Node, entries: list[Entry]) -> None:
-        """Append what is not in the log yet, truncating only where a term differs."""
-        journal = self.journal
-        known = 0
-        for entry in entries:
-            if entry.index > journal.last_index or journal.term_at(entry.index) != entry.term:
-                break
-            known += 1
-        new = entries[known:]
-        if not new:
-            return
-        first = new[0].index
-        if first <= journal.last_index:
-            if first <= self._commit:
-                raise Fatal(f"{node.id} wants to overwrite committed entry {first}")
-            journal.truncate(first)
-        journal.extend(new)
-
-    def _note_synced(self, message: AppendEntries, verified: int) -> None:
-        """A commit index of the leader's own term covers all that was ever committed before it."""
-        commit = message.commit_index
-        if self.synced or commit > min(verified, self._applied) or commit < self.journal.base_index:
-            return
-        self.synced = self.journal.term_at(commit) == message.term
-
-    def _reply(self, node: Node, message: AppendEntries, next_index: int, *, success: bool) -> None:
-        reply = AppendReply(self._term, message.sequence, next_index, success)
-        self.gate.post(node.id, reply)
+    def _leadership_lost(self) -> None:
+        self._handing_over = self._notice_at = None
+        self._reads.fail()
+        waiting, self._waiting = self._waiting, {}
+        for proposal in waiting.values():
+            proposal.unknown()
 
     # ---- leading
 
@@ -491,15 +232,33 @@ class RaftCore(SyncObj):  # type: ignore[misc]
             return
         self._responded[node] = now()
         progress.sequence = max(progress.sequence, reply.sequence)
+        was_full, progress.is_full = progress.is_full, reply.is_full
+        progress.is_short = reply.is_short
         if reply.success:
             progress.acked = max(progress.acked, reply.next_index - 1)
-            self._next[node] = max(self._next[node], progress.acked + 1)
+            # What was sent to a full disk was not taken.
+            again = was_full or progress.is_full
+            self._next[node] = max(0 if again else self._next[node], progress.acked + 1)
             self._match[node] = min(progress.acked, self.journal.durable_index)
             self._kick = self._kick or self._next[node] <= self.journal.last_index
         elif reply.sequence > progress.rewound_at:
             self._rewind(node, progress, reply)
         if self._reads:
             self._kick = True
+
+    def majority_has_room(self) -> bool:
+        """Could an append be stored by a majority without anybody's reserve?"""
+        others = sum(not progress.is_short for progress in self._progress.values())
+        return self._quorum(others + (not self.disk_is_short))
+
+    def roomy_follower(self) -> str | None:
+        """A connected follower whose disk has room, the most advanced one."""
+        candidates = [
+            (progress.acked, node.id)
+            for node, progress in self._progress.items()
+            if node in self._connected and not progress.is_short
+        ]
+        return max(candidates)[1] if candidates else None
 
     def _rewind(self, node: Node, progress: Progress, reply: AppendReply) -> None:
         """Go back once per flight, never below what was acknowledged."""
@@ -537,6 +296,9 @@ class RaftCore(SyncObj):  # type: ignore[misc]
         progress, journal = self._progress[node], self.journal
         while node in self._connected:
             start = self._next[node]
+            if start <= journal.base_index:
+                self._offer_snapshot(node, heartbeat=heartbeat)
+                return
             entries = self._sendable(start, progress)
             if not entries and not heartbeat:
                 return
@@ -552,9 +314,18 @@ class RaftCore(SyncObj):  # type: ignore[misc]
             self.gate.post(node.id, message)
             heartbeat = False
 
+    def _offer_snapshot(self, node: Node, *, heartbeat: bool) -> None:
+        """Say once per heartbeat what there is; the follower fetches it by itself."""
+        self.needs_snapshot = True
+        if heartbeat and self.snapshot is not None:
+            self._sequence += 1
+            mark = self.snapshot
+            offer = SnapshotOffer(self._term, self._sequence, mark.index, mark.term, mark.size)
+            self.gate.post(node.id, offer)
+
     def _sendable(self, start: int, progress: Progress) -> list[Entry]:
         journal = self.journal
-        if start > journal.last_index:
+        if start > journal.last_index or progress.is_full:
             return []
         if journal.bytes_between(progress.acked, start - 1) >= WINDOW_BYTES:
             return []
@@ -609,67 +380,4 @@ class RaftCore(SyncObj):  # type: ignore[misc]
             hand_over.sent = True
             self.transferLeadership(hand_over.target)
 
-    # ---- applying
-
-    def _SyncObj__getEntries(  # noqa: N802
-        self,
-        fromIDx: int,  # noqa: N803
-        count: int | None = None,
-        maxSizeBytes: int | None = None,  # noqa: N803
-    ) -> list[tuple[bytes, int, int]]:
-        """Stock code counts commits with this and looks only at the term."""
-        return [(b"", fromIDx, self.journal.term_at(fromIDx))]
-
-    def _SyncObj__applyLogEntries(self) -> bool:  # noqa: N802
-        limit = min(self._commit, self.journal.durable_index)
-        budget = APPLY_BYTES
-        while self._applied < limit and budget > 0 and self.machine.ready():
-            entries = self.journal.read(self._applied + 1, budget, limit + 1)
-            if entries is None:
-                break
-            for entry in entries:
-                self._apply(entry)
-                budget -= len(entry.payload)
-        self.backlog = self._applied < limit and budget <= 0
-        return False
-
-    def _apply(self, entry: Entry) -> None:
-        payload = entry.payload
-        command = memoryview(payload)[1:] if payload[:1] == COMMAND else None
-        result = self.machine.apply(entry.index, entry.term, command)
-        self._applied = entry.index
-        term, proposal = self._waiting.pop(entry.index, (0, None))
-        if proposal is None:
-            return
-        if term == entry.term:
-            proposal.applied(result)
-        else:
-            proposal.replaced()
-
-    # ---- stock paths that must not run
-
-    def _checkCommandsToApply(self) -> None:  # noqa: N802
-        """There is no command queue: `propose` appends at once."""
-
-    def _SyncObj__tryLogCompaction(self) -> None:  # noqa: N802
-        """The checkpoint decides what the log may forget."""
-
-    def _SyncObj__loadDumpFile(self, clearJournal: bool) -> None:  # noqa: N802, N803
-        raise Fatal("pysyncobj's snapshots must not be loaded")
-
-    _HANDLERS: dict[type, Callable[..., None]] = {  # noqa: RUF012
-        AppendEntries: _on_append,
-        AppendReply: _on_append_reply,
-        VoteRequest: _on_vote_request,
-        Vote: _on_vote,
-        PreVoteRequest: _on_pre_vote_request,
-        PreVoteReply: _on_pre_vote_reply,
-        TimeoutNow: _on_timeout_now,
-    }
-
-
-class _NoSockets:
-    """pysyncobj's poller has nothing to watch: the transport has its own sockets."""
-
-    def poll(self, timeout: float) -> None:
-        """Return at once."""
+    _HANDLERS = Following._HANDLERS | {AppendReply: _on_append_reply}

@@ -14,6 +14,7 @@ from concurrent.futures import Future
 from typing import TypeVar
 
 from ..storage.batch import Batch
+from ..storage.errors import OffsetOutOfRange
 from .errors import (
     BeyondHighWatermark,
     NotCaughtUp,
@@ -23,9 +24,10 @@ from .errors import (
     UnknownIdempotencyKey,
     UnknownStream,
 )
-from .machine import StateMachine, Stream, describe, receipt
+from .machine import StateMachine, receipt
 from .raft import RaftCore
 from .runtime import Lane, Runtime
+from .stream import Stream, describe
 from .stream_files import StreamFiles
 from .types import ReadResult, Receipt, StreamInfo
 
@@ -35,17 +37,23 @@ T = TypeVar("T")
 class LocalReads:
     """The reading half of a replica."""
 
-    def __init__(
+    def __init__(self) -> None:
+        self._machine: StateMachine
+        self._files: StreamFiles
+        self._core: RaftCore
+        self._runtime: Runtime
+        self._stopping = False
+        self._applied_waiters: list[tuple[int, asyncio.Future[None]]] = []
+        self._stream_waiters: defaultdict[str, set[asyncio.Future[None]]] = defaultdict(set)
+
+    def _serve(
         self, machine: StateMachine, files: StreamFiles, core: RaftCore, runtime: Runtime
     ) -> None:
+        """Read from these from now on."""
         self._machine = machine
         self._files = files
         self._core = core
         self._runtime = runtime
-        self._stopping = False
-        self._segments = files.segment_counts()
-        self._applied_waiters: list[tuple[int, asyncio.Future[None]]] = []
-        self._stream_waiters: defaultdict[str, set[asyncio.Future[None]]] = defaultdict(set)
 
     @property
     def applied_index(self) -> int:
@@ -62,15 +70,10 @@ class LocalReads:
 
     def streams(self) -> list[StreamInfo]:
         self._check_synced()
-        return [
-            self._describe(self._machine.streams[name]) for name in sorted(self._machine.streams)
-        ]
+        return [describe(self._machine.streams[name]) for name in sorted(self._machine.streams)]
 
     def stream(self, name: str) -> StreamInfo:
-        return self._describe(self._stream(name))
-
-    def _describe(self, stream: Stream) -> StreamInfo:
-        return describe(stream, self._segments.get(stream.id, 1))
+        return describe(self._stream(name))
 
     def _check_synced(self) -> None:
         if not self._core.synced:
@@ -155,12 +158,20 @@ class LocalReads:
             raise ShuttingDown("this node is shutting down")
 
     async def _batches(self, stream: Stream, offset: int, bytes_max: int) -> list[Batch]:
+        """Empty at the high watermark, or if the stream is gone. OffsetTrimmed."""
         if offset >= stream.next_offset:
             return []
         recent = self._machine.recent.read(stream.id, offset, bytes_max)
         if recent is not None:
             return recent
-        return await self._on_streams_lane(lambda: self._files.read(stream.id, offset, bytes_max))
+        try:
+            return await self._on_streams_lane(
+                lambda: self._files.read(stream.id, offset, bytes_max)
+            )
+        except OffsetOutOfRange:
+            # Trimmed meanwhile: apply moves the start before the files do.
+            _check_range(stream, offset)
+            raise
 
     async def find_timestamp(self, name: str, timestamp_ms: int) -> int:
         """Offset of the first record whose timestamp is at or after `timestamp_ms`; the high
@@ -169,12 +180,19 @@ class LocalReads:
         stream = self._stream(name)
         offset = stream.log_start_offset
         while offset < stream.next_offset:
-            for batch in await self._batches(stream, offset, 1 << 20):
+            try:
+                batches = await self._batches(stream, offset, 1 << 20)
+            except OffsetTrimmed:
+                offset = stream.log_start_offset
+                continue
+            for batch in batches:
                 if batch.max_timestamp >= timestamp_ms:
                     for record in batch.records():
-                        if record.timestamp >= timestamp_ms:
+                        if record.timestamp >= timestamp_ms and record.offset >= offset:
                             return record.offset
                 offset = batch.next_offset
+            if not batches:
+                raise UnknownStream(f"there is no stream {name}", stream=name)
         return offset
 
     async def _on_streams_lane(self, job: Callable[[], T]) -> T:

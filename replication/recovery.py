@@ -11,7 +11,7 @@ from ..storage.folder import DataFolder
 from ..storage.wal import Wal
 from . import snapshot
 from .config import ReplicaConfig
-from .engine import log_config
+from .install import finish_install, is_fetching
 from .machine import StateMachine
 from .recent import Recent
 from .stream_files import StreamFiles
@@ -47,11 +47,11 @@ def recover(config: ReplicaConfig, files: FileSystem) -> Recovered:
 def _recover(config: ReplicaConfig, folder: DataFolder, files: FileSystem) -> Recovered:
     limits = config.limits
     machine = StateMachine(Recent(limits.recent_bytes), limits.unwritten_bytes)
+    finish_install(files, folder)
     sections = checkpoint.load(files, folder.path)
     states = snapshot.restore(sections, machine) if sections is not None else {}
     streams = StreamFiles(folder, files)
-    configs = {stream.id: log_config(stream) for stream in machine.streams.values()}
-    streams.open({stream_id: (configs[stream_id], state) for stream_id, state in states.items()})
+    streams.open(states, keeps_others=is_fetching(files, folder))
     wal = Wal.open(
         folder.wal_folder,
         files=files,

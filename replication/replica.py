@@ -12,13 +12,23 @@ from typing import Any, cast
 
 import xxhash
 
+from ..storage.errors import StorageError
 from ..storage.filesystem import OS_FILES, FileSystem
 from .coalescer import Pending
-from .commands import AppendBatch, Command, CreateStream, DeleteStream, RegisterProducer
+from .commands import (
+    AlterStream,
+    AppendBatch,
+    Command,
+    CreateStream,
+    DeleteStream,
+    RegisterProducer,
+    TrimStream,
+)
 from .config import ReplicaConfig
 from .engine import Engine
 from .errors import (
     BatchTooLarge,
+    DiskFull,
     NoLeader,
     NotCaughtUp,
     NotLeader,
@@ -44,77 +54,110 @@ HAND_OVER_TIMEOUT_S = 2.0
 class Replica(LocalReads):
     """Made by `Replica.start`; `stop` hands leadership over and flushes."""
 
-    def __init__(self, config: ReplicaConfig, recovered: Recovered, files: FileSystem) -> None:
+    def __init__(self, config: ReplicaConfig, files: FileSystem) -> None:
+        super().__init__()
         self.id = config.id
         self.failed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
         """Resolves when the node must die: exit at once, without another word to anybody."""
         self._config = config
-        self._recovered = recovered
-        self._loop_runtime = AsyncioRuntime()
+        self._disk = files
+        self._recovered: Recovered
+        self._threads: AsyncioRuntime
+        self._engine: Engine
         self._peers = Peers(config.id, config.raft_address, config.peers, config.http_url)
+        self._opening = asyncio.Lock()
+
+    @classmethod
+    async def start(cls, config: ReplicaConfig, *, files: FileSystem = OS_FILES) -> Replica:
+        """Recover, listen and take part. Raises StorageError or OSError."""
+        replica = cls(config, files)
+        await replica._open()
+        try:
+            await replica._peers.start(replica._engine)
+        except OSError:
+            await replica._close()
+            raise
+        replica._engine.start()
+        return replica
+
+    async def _open(self) -> None:
+        """Recover from the data folder and put everything together around it."""
+        loop = asyncio.get_running_loop()
+        recovered = await loop.run_in_executor(None, recover, self._config, self._disk)
+        self._recovered = recovered
+        self._threads = AsyncioRuntime()
         journal = RaftJournal(recovered.wal)
         gate = Gate(journal, self._peers.emit)
         core = RaftCore(
-            config.id,
-            sorted(config.peers),
-            timing=config.timing,
+            self.id,
+            sorted(self._config.peers),
+            timing=self._config.timing,
             journal=journal,
             gate=gate,
             machine=recovered.machine,
         )
-        super().__init__(recovered.machine, recovered.stream_files, core, self._loop_runtime)
+        self._serve(recovered.machine, recovered.stream_files, core, self._threads)
+        self._peers.cluster_id = recovered.machine.cluster_id
         self._engine = Engine(
-            runtime=self._loop_runtime,
+            runtime=self._threads,
             core=core,
             gate=gate,
             journal=journal,
             machine=recovered.machine,
             stream_files=recovered.stream_files,
             folder=recovered.folder,
-            files=files,
-            limits=config.limits,
+            files=self._disk,
+            limits=self._config.limits,
             on_failure=self._fail,
             on_applied=self._announce,
-            on_written=self._segments.update,
+            on_snapshot=self._reopen_soon,
         )
 
-    @classmethod
-    async def start(cls, config: ReplicaConfig, *, files: FileSystem = OS_FILES) -> Replica:
-        """Recover, listen and take part. Raises StorageError or OSError."""
-        loop = asyncio.get_running_loop()
-        recovered = await loop.run_in_executor(None, recover, config, files)
-        replica = cls(config, recovered, files)
-        try:
-            await replica._peers.start(replica._engine)
-        except OSError:
-            await loop.run_in_executor(None, replica._close)
-            raise
-        replica._engine.start()
-        return replica
+    def _reopen_soon(self) -> None:
+        self._core.synced = False
+        self._engine.stop()
+        self._reopening = asyncio.get_running_loop().create_task(self._reopen())
+
+    async def _reopen(self) -> None:
+        """A snapshot was fetched: recover from it as after a restart, without one."""
+        async with self._opening:
+            if self._stopping:
+                return
+            try:
+                await self._close()
+                await self._open()
+            except (OSError, StorageError) as error:
+                self._fail(error)
+                return
+            self._peers.listen_for(self._engine)
+            self._engine.start()
 
     async def stop(self) -> None:
         """Hand leadership over, take a checkpoint, close. Requests still waiting are refused or
         unknown.
         """
         self._stopping = True
-        if not self._engine.stopped:
-            with contextlib.suppress(ReplicationError):
-                await self._hand_over(None, HAND_OVER_TIMEOUT_S)
-            await self._checkpoint()
-        self._engine.stop()
-        await self._peers.close()
-        self._wake_all()
-        await asyncio.get_running_loop().run_in_executor(None, self._close)
+        async with self._opening:
+            if not self._engine.stopped:
+                with contextlib.suppress(ReplicationError):
+                    await self._hand_over(None, HAND_OVER_TIMEOUT_S)
+                await self._checkpoint()
+            self._engine.stop()
+            await self._peers.close()
+            self._wake_all()
+            await self._close()
+
+    async def _close(self) -> None:
+        """Wait for the jobs under way and give up the data folder."""
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(None, self._threads.close)
+        await loop.run_in_executor(None, self._recovered.close)
 
     async def _checkpoint(self) -> None:
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.failed.add_done_callback(lambda _: resolve(ended))
         self._engine.checkpoint(lambda: resolve(ended))
         await ended
-
-    def _close(self) -> None:
-        self._loop_runtime.close()
-        self._recovered.close()
 
     def _fail(self, error: BaseException) -> None:
         if not self.failed.done():
@@ -220,6 +263,20 @@ class Replica(LocalReads):
     async def delete_stream(self, name: str, *, timeout_s: float) -> None:
         await self._submit(DeleteStream(name, self._runtime.wall_ms()), 0, timeout_s)
 
+    async def alter_stream(
+        self, name: str, changes: StreamConfig, *, timeout_s: float
+    ) -> StreamInfo:
+        """Change some of a stream's settings, from the next append on. UnknownStream."""
+        command = AlterStream(name, dict(changes), self._runtime.wall_ms())
+        return cast("StreamInfo", await self._submit(command, 0, timeout_s))
+
+    async def trim(self, name: str, before: int, *, timeout_s: float) -> int:
+        """Remove the records below `before`, for ever; returns the log start offset, which may have
+        been above it already. UnknownStream, BeyondHighWatermark.
+        """
+        command = TrimStream(name, before, self._runtime.wall_ms())
+        return cast("int", await self._submit(command, 0, timeout_s))
+
     async def register_producer(self, name: str | None, *, timeout_s: float) -> tuple[int, int]:
         """A producer's id and epoch; a name that is in use gets its next epoch, which fences the
         last.
@@ -229,6 +286,11 @@ class Replica(LocalReads):
 
     async def _submit(self, command: Command, body_bytes: int, timeout_s: float) -> Any:
         self._check_intake()
+        if isinstance(command, AppendBatch) and not self._engine.has_room():
+            raise DiskFull(
+                "too little room on the disks of a majority",
+                free_bytes=self._engine.capacity.free_bytes,
+            )
         settled = asyncio.get_running_loop().create_future()
 
         def settle(outcome: Any) -> None:

@@ -16,7 +16,9 @@ import msgspec
 
 from ..storage.log import LogState
 from .dedupe import Appended, ProducerRow
-from .machine import StateMachine, Stream
+from .machine import StateMachine
+from .segments import SegmentRow, Segments
+from .stream import Stream
 
 ROWS_PER_SECTION = 1_000
 
@@ -40,7 +42,7 @@ class StreamRow(msgspec.Struct, frozen=True, array_like=True, tag=2):
     next_offset: int
     last_timestamp: int | None
     chain: bytes
-    size_bytes: int
+    segments: list[SegmentRow]
     forgotten_until: int
     log: list[Any] = []
     """LogState of the stream's files when the checkpoint was written."""
@@ -79,6 +81,8 @@ class Snapshot:
         """The checkpoint's sections; `logs` says how far each stream's files are durable."""
         yield _encoder.encode(self.meta)
         for row in self._streams:
+            extents = tuple((segment.base_offset, segment.size_bytes) for segment in row.segments)
+            assert logs[row.id].segments == extents, "the files are not cut as apply decided"
             yield _encoder.encode(msgspec.structs.replace(row, log=logs[row.id].to_list()))
         for name, keys in self._keys.items():
             for rows in _chunks(keys):
@@ -114,6 +118,17 @@ def restore(sections: Iterable[bytes], machine: StateMachine) -> dict[int, LogSt
     return logs
 
 
+def meta_of(sections: Iterable[bytes]) -> Meta:
+    """The part of a checkpoint that says what it covers."""
+    return next(s for s in map(_decoder.decode, sections) if isinstance(s, Meta))
+
+
+def log_states(sections: Iterable[bytes]) -> dict[int, LogState]:
+    """How far each stream's files reach in a checkpoint, by stream id."""
+    rows = (s for s in map(_decoder.decode, sections) if isinstance(s, StreamRow))
+    return {row.id: LogState.from_list(row.log) for row in rows}
+
+
 def _stream_row(stream: Stream) -> StreamRow:
     return StreamRow(
         stream.id,
@@ -123,7 +138,7 @@ def _stream_row(stream: Stream) -> StreamRow:
         stream.next_offset,
         stream.last_timestamp,
         stream.chain,
-        stream.bytes,
+        stream.segments.rows(),
         stream.keys.forgotten_until,
     )
 
@@ -134,7 +149,7 @@ def _stream(row: StreamRow) -> Stream:
     stream.next_offset = row.next_offset
     stream.last_timestamp = row.last_timestamp
     stream.chain = row.chain
-    stream.bytes = row.size_bytes
+    stream.segments = Segments(row.segments)
     stream.keys.forgotten_until = row.forgotten_until
     return stream
 

@@ -9,7 +9,13 @@ from collections.abc import Mapping, Sequence
 from ..storage.batch import Batch
 from ..storage.filesystem import FileSystem
 from ..storage.folder import DataFolder
+from ..storage.index import POSITION_MAX
 from ..storage.log import Log, LogConfig, LogState
+from .install import Held
+from .unwritten import Unwritten
+
+_CONFIG = LogConfig(segment_bytes_max=POSITION_MAX)
+"""When a segment is sealed was decided in apply."""
 
 
 class StreamFiles:
@@ -18,39 +24,42 @@ class StreamFiles:
         self._files = files
         self._logs: dict[int, Log] = {}
 
-    def open(self, logs: Mapping[int, tuple[LogConfig, LogState]]) -> None:
-        """Open what the checkpoint vouches for; folders it does not know are leftovers and go.
+    def open(self, logs: Mapping[int, LogState], *, keeps_others: bool) -> None:
+        """Open what the checkpoint vouches for; folders it does not know are leftovers and go,
+        unless `keeps_others`: a snapshot is being fetched into them.
 
         Raises Damaged if a file does not hold what the checkpoint says.
         """
         known = {self._folder.stream_folder(stream_id) for stream_id in logs}
         for name in self._files.listdir(self._folder.streams_folder):
             path = f"{self._folder.streams_folder}/{name}"
-            if path not in known:
+            if path not in known and not keeps_others:
                 self._files.remove_folder(path)
-        for stream_id, (config, state) in logs.items():
-            path = self._folder.stream_folder(stream_id)
-            self._logs[stream_id] = Log.open(path, config, files=self._files, vouched=state)
+        for stream_id, state in logs.items():
+            self._open(stream_id, state)
 
-    def create(self, stream_id: int, config: LogConfig) -> None:
+    def create(self, stream_id: int) -> None:
+        self._open(stream_id, LogState())
+
+    def _open(self, stream_id: int, state: LogState) -> None:
         path = self._folder.stream_folder(stream_id)
-        self._logs[stream_id] = Log.open(path, config, files=self._files, vouched=LogState())
+        self._logs[stream_id] = Log.open(path, _CONFIG, files=self._files, vouched=state)
 
-    def write(self, batches: Mapping[int, Sequence[Batch]]) -> dict[int, int]:
-        """Append to the streams' files, without fsync; returns the segment count of each stream
-        written.
-        """
-        segments = {}
-        for stream_id, items in batches.items():
+    def write(self, streams: Mapping[int, Unwritten]) -> None:
+        """Append to the streams' files, without fsync, and trim them."""
+        for stream_id, unwritten in streams.items():
             log = self._logs.get(stream_id)
-            if log is not None:
-                log.append(items)
-                segments[stream_id] = log.segment_count
-        return segments
+            if log is None:
+                continue
+            for number, batches in enumerate(unwritten.runs):
+                if number:
+                    log.roll()
+                log.append(batches)
+            log.trim(unwritten.log_start_offset)
 
     def read(self, stream_id: int, offset: int, bytes_max: int) -> list[Batch]:
         """Whole batches from the one that holds `offset`; empty if the stream is gone or ends
-        there.
+        there. Raises OffsetOutOfRange, also if it was trimmed after the reader looked; Damaged.
         """
         log = self._logs.get(stream_id)
         return log.read(offset, bytes_max) if log is not None else []
@@ -60,15 +69,22 @@ class StreamFiles:
         return {stream_id: log.sync() for stream_id, log in self._logs.items()}
 
     def remove(self, stream_ids: Sequence[int]) -> None:
-        """Delete the files of dropped streams, once no checkpoint mentions them."""
+        """Delete the files of dropped streams and of trimmed segments, once no checkpoint mentions
+        them: when what the last `sync` returned has been saved.
+        """
         for stream_id in stream_ids:
             log = self._logs.pop(stream_id, None)
             if log is not None:
                 log.close()
                 self._files.remove_folder(self._folder.stream_folder(stream_id))
+        for log in self._logs.values():
+            log.remove_trimmed()
 
-    def segment_counts(self) -> dict[int, int]:
-        return {stream_id: log.segment_count for stream_id, log in self._logs.items()}
+    def held(self) -> dict[int, Held]:
+        """What is here of each stream, durable from now on."""
+        return {
+            stream_id: Held(log.sync(), log.last_digest) for stream_id, log in self._logs.items()
+        }
 
     def close(self) -> None:
         for log in self._logs.values():

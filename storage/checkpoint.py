@@ -42,7 +42,7 @@ def save(files: FileSystem, folder: str, sections: Iterable[bytes]) -> None:
         file.sync()
     finally:
         file.close()
-    files.rename(f"{folder}/{_TEMPORARY_NAME}", f"{folder}/{_NAME}")
+    files.rename(f"{folder}/{_TEMPORARY_NAME}", path_in(folder))
     files.sync_folder(folder)
 
 
@@ -52,9 +52,16 @@ def load(files: FileSystem, folder: str) -> list[bytes] | None:
     Raises Damaged, OSError.
     """
     _remove_leftover(files, folder)
-    path = f"{folder}/{_NAME}"
-    if not files.exists(path):
-        return None
+    path = path_in(folder)
+    return read(files, path) if files.exists(path) else None
+
+
+def path_in(folder: str) -> str:
+    return f"{folder}/{_NAME}"
+
+
+def read(files: FileSystem, path: str) -> list[bytes]:
+    """Return the sections of the checkpoint in the file `path`. Raises Damaged, OSError."""
     file = files.open(path)
     try:
         return _read(file, path)

@@ -60,7 +60,9 @@ class SealedSegments:
         The newest stays if `keeps_last`. The files are left alone.
         """
         hi = len(self._known) - keeps_last
-        count = bisect_right(self._known, offset, hi=max(0, hi), key=lambda known: known.next_offset)
+        count = bisect_right(
+            self._known, offset, hi=max(0, hi), key=lambda known: known.next_offset
+        )
         for known in self._known[:count]:
             self.size_bytes -= known.size
             segment = self._unsynced.pop(known.base_offset, None)

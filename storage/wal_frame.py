@@ -153,6 +153,8 @@ class FrameReader:
         self, file: File, seed: int, *, position: int, window_bytes: int = _WINDOW_BYTES
     ) -> None:
         self.position = position
+        self.vouched = position
+        """So much of the file was durable, by the word of the newest frame read."""
         self._file = file
         self._seed = seed
         self._window_bytes = window_bytes
@@ -175,6 +177,7 @@ class FrameReader:
         if crc32c(memoryview(self._window)[start + _CRC.size : end]) != crc:
             return None
         self.position += length
+        self.vouched = vouched
         return Frame(kind, index, term, vouched, self._window[start + FRAME_HEADER_SIZE : end])
 
     def next_entries(self, index: int) -> tuple[list[Entry], list[Location]]:
@@ -192,7 +195,7 @@ class FrameReader:
         view, unpack = memoryview(window), _HEADER.unpack_from
         next_location, run_term = start, None
         while start + FRAME_HEADER_SIZE <= len(window):
-            crc, size, seed, kind, found, term, _ = unpack(window, start)
+            crc, size, seed, kind, found, term, vouched = unpack(window, start)
             end = start + FRAME_HEADER_SIZE + size
             behind = start + ((size + FRAME_HEADER_SIZE + 7) & ~7)
             if kind != entry_kind or found != index or seed != seed_here or behind > len(window):
@@ -206,6 +209,7 @@ class FrameReader:
                 next_location = start + LOCATION_BYTES
             entries.append(Entry(window[start + FRAME_HEADER_SIZE : end], index, term))
             run_term = term
+            self.vouched = vouched
             index += 1
             start = behind
         self.position = self._window_position + start

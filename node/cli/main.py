@@ -31,7 +31,9 @@ COMMANDS = {
     "node": Command(".node_command:node", "Run one node in the foreground."),
     "produce": Command(".produce_command:produce", "Append records, one per line."),
     "read": Command(".read_command:read", "Print records and stop."),
-    "stream": Command(".streams_command:stream", "Create, list, show and remove streams."),
+    "stream": Command(
+        ".streams_command:stream", "Create, list, show, alter, trim and remove streams."
+    ),
     "tail": Command(".read_command:tail", "Print records as they arrive, for ever."),
     "up": Command(".up_command:up", "Run a local cluster of real nodes."),
 }

@@ -1,4 +1,4 @@
-"""`cute stream`: create, list, show and remove streams."""
+"""`cute stream`: create, list, show, alter, trim and remove streams."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .output import print_facts, print_json, print_table
 
 @click.group(epilog="Example: cute stream create orders --config retention.ms=7d")
 def stream() -> None:
-    """Create, list, show and remove streams."""
+    """Create, list, show, alter, trim and remove streams."""
 
 
 @stream.command(epilog="Example: cute stream create orders --config retention.ms=7d")
@@ -53,6 +53,48 @@ async def info(name: str, server: str | None, as_json: bool) -> None:
     """Show the stream NAME: its offsets, size and settings."""
     async with connected(server) as client:
         _show(await client.stream(name), as_json=as_json)
+
+
+@stream.command(epilog="Example: cute stream alter orders --config retention.ms=7d")
+@click.argument("name")
+@click.option(
+    "settings",
+    "--config",
+    metavar="K=V",
+    multiple=True,
+    required=True,
+    help="A setting; repeatable.",
+)
+@server_option
+@json_option
+@on_loop
+async def alter(name: str, settings: tuple[str, ...], server: str | None, as_json: bool) -> None:
+    """Change settings of the stream NAME; those not named stay."""
+    config = dict(_setting(text) for text in settings)
+    async with connected(server) as client:
+        _show(await client.alter_stream(name, config), as_json=as_json)
+
+
+@stream.command(epilog="Example: cute stream trim orders --before 1000")
+@click.argument("name")
+@click.option(
+    "--before",
+    metavar="OFFSET",
+    type=click.IntRange(min=0),
+    required=True,
+    help="The first record that is kept.",
+)
+@server_option
+@json_option
+@on_loop
+async def trim(name: str, before: int, server: str | None, as_json: bool) -> None:
+    """Remove the records of the stream NAME below an offset, for ever."""
+    async with connected(server) as client:
+        start = await client.trim(name, before)
+    if as_json:
+        print_json({"name": name, "log_start_offset": start})
+    else:
+        print(f"{name} begins at offset {start}")
 
 
 @stream.command(epilog="Example: cute stream rm orders")

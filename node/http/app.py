@@ -28,7 +28,9 @@ ROUTES: Final[tuple[tuple[str, str, Handler], ...]] = (
     ("GET", "/v1/streams", streams.list_streams),
     ("GET", _STREAM, streams.get_stream),
     ("PUT", _STREAM, on_leader(streams.put_stream)),
+    ("PATCH", _STREAM, on_leader(streams.patch_stream)),
     ("DELETE", _STREAM, on_leader(streams.delete_stream)),
+    ("POST", _STREAM + "/trim", on_leader(streams.trim)),
     ("POST", _STREAM + "/records", on_leader(records.append)),
     ("GET", _STREAM + "/records", reads.read_records),
     ("GET", _STREAM + "/idempotency/{key:[^/]+}", records.get_receipt),
@@ -42,8 +44,6 @@ ROUTES: Final[tuple[tuple[str, str, Handler], ...]] = (
 )
 
 NOT_BUILT: Final = (
-    ("PATCH", _STREAM),
-    ("POST", _STREAM + "/trim"),
     ("GET", _STREAM + "/keys/{key:[^/]+}"),
     ("GET", _STREAM + "/indexes"),
     ("PUT", _INDEX),

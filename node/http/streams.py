@@ -1,4 +1,4 @@
-"""Streams: create, look at, list, delete."""
+"""Streams: create, look at, list, alter, trim, delete."""
 
 from __future__ import annotations
 
@@ -10,13 +10,19 @@ import msgspec
 from aiohttp import web
 
 from ...replication.types import StreamInfo
-from ..streams_config import Given, StreamConfigError, complete_stream_config
+from ..streams_config import (
+    Given,
+    SettingNotBuilt,
+    StreamConfigError,
+    complete_stream_config,
+    parse_stream_config,
+)
 from .answers import answer
 from .bodies import Form, read_struct
 from .context import context_of
 from .levels import reach_level, with_stream
 from .problems import Problem, invalid
-from .queries import LevelQuery, WriteQuery, read_query
+from .queries import Count, LevelQuery, WriteQuery, read_query
 
 STREAM_NAME: Final = re.compile(r"[a-z0-9_][a-z0-9._-]{0,127}", re.ASCII)
 
@@ -25,7 +31,17 @@ class StreamBody(msgspec.Struct, forbid_unknown_fields=True):
     config: dict[str, Given] | msgspec.UnsetType = msgspec.UNSET
 
 
+class AlterBody(msgspec.Struct, forbid_unknown_fields=True):
+    config: dict[str, Given]
+
+
+class TrimBody(msgspec.Struct, forbid_unknown_fields=True):
+    before: Count
+
+
 _STREAM_FORM = Form.same(StreamBody)
+_ALTER_FORM = Form.same(AlterBody)
+_TRIM_FORM = Form.same(TrimBody)
 
 
 def stream_name(request: web.Request, *, writes: bool) -> str:
@@ -54,13 +70,42 @@ async def put_stream(request: web.Request, query: WriteQuery) -> web.Response:
     try:
         config = complete_stream_config(given)
     except StreamConfigError as error:
-        raise invalid(f"config.{error.name[:100]}", str(error)) from error
+        raise _refusal(error) from error
     info, created = (
         await context_of(request)
         .live_replica()
         .create_stream(name, config, timeout_s=query.timeout_ms / 1000)
     )
     return answer(request, describe(info), status=201 if created else 200)
+
+
+async def patch_stream(request: web.Request, query: WriteQuery) -> web.Response:
+    """PATCH /v1/streams/{stream}; on the leader."""
+    name = stream_name(request, writes=True)
+    body = await read_struct(request, _ALTER_FORM)
+    try:
+        changes = parse_stream_config(body.config)
+    except StreamConfigError as error:
+        raise _refusal(error) from error
+    replica = context_of(request).live_replica()
+    info = await replica.alter_stream(name, changes, timeout_s=query.timeout_ms / 1000)
+    return answer(request, describe(info))
+
+
+def _refusal(error: StreamConfigError) -> Problem:
+    field = f"config.{error.name[:100]}"
+    if isinstance(error, SettingNotBuilt):
+        return Problem("not_implemented", str(error), field=field)
+    return invalid(field, str(error))
+
+
+async def trim(request: web.Request, query: WriteQuery) -> web.Response:
+    """POST /v1/streams/{stream}/trim; on the leader."""
+    name = stream_name(request, writes=True)
+    body = await read_struct(request, _TRIM_FORM)
+    replica = context_of(request).live_replica()
+    start = await replica.trim(name, body.before, timeout_s=query.timeout_ms / 1000)
+    return answer(request, {"log_start_offset": start})
 
 
 async def delete_stream(request: web.Request, query: WriteQuery) -> web.Response:

@@ -13,10 +13,12 @@ from support.replicas import Cluster, MakeCluster
 async def make_cluster(tmp_path: Path) -> AsyncIterator[MakeCluster]:
     clusters: list[Cluster] = []
 
-    async def make(count: int = 3, limits: Limits | None = None) -> Cluster:
+    async def make(
+        count: int = 3, limits: Limits | None = None, starting: tuple[str, ...] = ()
+    ) -> Cluster:
         cluster = Cluster(tmp_path / str(len(clusters)), count, limits or Limits())
         clusters.append(cluster)
-        await cluster.start()
+        await cluster.start(*starting)
         leader = await cluster.leader()
         await leader.create_stream("s", {}, timeout_s=10)
         return cluster

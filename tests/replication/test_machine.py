@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
 
 import pytest
 
 from cute_logger.replication import snapshot
 from cute_logger.replication.commands import (
+    AlterStream,
     AppendBatch,
     Command,
     CreateStream,
     DeleteStream,
     InitCluster,
     RegisterProducer,
+    TrimStream,
     decode_commands,
     encode_commands,
 )
@@ -29,42 +30,10 @@ from cute_logger.replication.errors import (
     StreamExists,
     UnknownStream,
 )
-from cute_logger.replication.machine import StateMachine
-from cute_logger.replication.recent import Recent
 from cute_logger.storage.log import LogState
-from cute_logger.storage.record import Record, encode_records
+from support.applied import Applied
 
 HOUR_MS = 3_600_000
-
-
-class Applied:
-    """A state machine fed through the encoded commands, as committed entries reach it."""
-
-    def __init__(self) -> None:
-        self.machine = StateMachine(Recent(1 << 20), 1 << 20)
-        self.now = 1_000_000
-
-    def __call__(self, *commands: Command) -> Any:
-        """The result of one entry; of its only command if it is one."""
-        payload = memoryview(encode_commands(list(commands)))
-        results = self.machine.apply(self.machine.applied_index + 1, 1, payload)
-        return results[0] if len(commands) == 1 else results
-
-    def append(self, *values: bytes, stream: str = "s", **fields: Any) -> Any:
-        return self(self.batch(*values, stream=stream, **fields))
-
-    def batch(self, *values: bytes, stream: str = "s", **fields: Any) -> AppendBatch:
-        body = encode_records([Record(value) for value in values])
-        arguments: dict[str, Any] = {
-            "record_bytes_max": max(map(len, values)),
-            "timestamp": self.now,
-            "max_timestamp": None,
-            "if_offset": None,
-            "producer": None,
-            "key": None,
-            "digest": body[:16].ljust(16, b"\0"),
-        }
-        return AppendBatch(stream=stream, body=body, count=len(values), **(arguments | fields))
 
 
 @pytest.fixture
@@ -229,15 +198,13 @@ def test_replicas_fed_the_same_entries_hold_the_same_bytes(applied: Applied) -> 
     for feed in (applied, other):
         feed.append(b"a", b"b", key="k")
         feed.append(b"c", timestamp=5)
-    assert [bytes(batch.data) for batch in applied.machine.unwritten[1]] == [
-        bytes(batch.data) for batch in other.machine.unwritten[1]
-    ]
+    assert applied.machine.unwritten[1].runs == other.machine.unwritten[1].runs
 
 
 def test_each_batch_carries_the_digest_of_the_one_before(applied: Applied) -> None:
     for value in (b"a", b"b", b"c"):
         applied.append(value)
-    batches = applied.machine.unwritten[1]
+    batches = itertools.chain(*applied.machine.unwritten[1].runs)
     for before, after in itertools.pairwise(batches):
         assert after.chain == before.digest()
 
@@ -247,10 +214,12 @@ def test_a_snapshot_restores_everything_apply_decides_by(applied: Applied) -> No
     applied.append(b"a", producer=(producer, epoch, 0))
     applied.append(b"b", key="k")
     applied(InitCluster("one", applied.now))
-    sections = list(snapshot.Snapshot(applied.machine).sections({1: LogState()}))
+    size_bytes = applied.machine.streams["s"].segments.size_bytes
+    files = {1: LogState(0, 2, ((0, size_bytes),))}
+    sections = list(snapshot.Snapshot(applied.machine).sections(files))
 
     restored = Applied()
-    assert snapshot.restore(sections, restored.machine) == {1: LogState()}
+    assert snapshot.restore(sections, restored.machine) == files
     for feed in (applied, restored):
         assert feed.append(b"a", producer=(producer, epoch, 0)).duplicate
         assert feed.append(b"b", key="k").duplicate
@@ -270,5 +239,7 @@ def test_commands_survive_encoding() -> None:
         DeleteStream("s", 1),
         RegisterProducer(None, 1),
         InitCluster("c", 1),
+        TrimStream("s", 3, 1, 2),
+        AlterStream("s", {"a": 1}, 1),
     ]
     assert decode_commands(memoryview(encode_commands(commands))) == commands

@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,25 @@ CUTE = [sys.executable, "-P", "-m", "cute_logger.node.cli.main"]
 START_TIMEOUT_S = 30
 
 
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where a node runs, if that is not here."""
+
+    host: str
+    data: Path
+    """Holds the data folder."""
+    prefix: tuple[str, ...]
+    """The command that runs the node's command there; it must exec it, so that the pid is its."""
+
+
 class ProcessCluster:
-    def __init__(self, folder: Path, count: int = 3, settings: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        count: int = 3,
+        settings: tuple[str, ...] = (),
+        sites: Mapping[str, Site] | None = None,
+    ) -> None:
         ports = free_ports(2 * count)
         names = [f"n{i}" for i in range(1, count + 1)]
         self.http = dict(zip(names, ports[:count], strict=True))
@@ -28,25 +47,33 @@ class ProcessCluster:
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.folder = folder
         self._settings = settings
+        here = Site("127.0.0.1", folder, ())
+        self.sites = {name: (sites or {}).get(name, here) for name in names}
 
     @property
     def urls(self) -> list[str]:
         return [self.url(name) for name in self.http]
 
     def url(self, name: str) -> str:
-        return f"http://127.0.0.1:{self.http[name]}"
+        return f"http://{self.sites[name].host}:{self.http[name]}"
+
+    def data_of(self, name: str) -> Path:
+        """The node's data folder."""
+        return self.sites[name].data / name
 
     def start(self, *names: str) -> None:
         """Start the nodes named, or all; returns at once."""
-        members = ",".join(f"{name}=127.0.0.1:{port}" for name, port in self.raft.items())
+        members = ",".join(f"{n}={self.sites[n].host}:{port}" for n, port in self.raft.items())
         for name in names or self.http:
+            host = self.sites[name].host
             with (self.folder / f"{name}.log").open("ab") as log:
                 self.processes[name] = subprocess.Popen(
                     [
+                        *self.sites[name].prefix,
                         *CUTE,
-                        *("node", "--id", name, "--data", str(self.folder / name)),
-                        *("--http", f"127.0.0.1:{self.http[name]}"),
-                        *("--raft", f"127.0.0.1:{self.raft[name]}"),
+                        *("node", "--id", name, "--data", str(self.data_of(name))),
+                        *("--http", f"{host}:{self.http[name]}"),
+                        *("--raft", f"{host}:{self.raft[name]}"),
                         *("--cluster", members, *self._settings),
                     ],
                     stdin=subprocess.DEVNULL,

@@ -53,11 +53,14 @@ class Cluster:
         self._folder = folder
         self._limits = limits
 
+    def folder_of(self, name: str) -> Path:
+        return self._folder / name
+
     async def start(self, *names: str) -> None:
         for name in names or self.addresses:
             config = ReplicaConfig(
                 id=name,
-                data=str(self._folder / name),
+                data=str(self.folder_of(name)),
                 raft_address=self.addresses[name],
                 peers={peer: at for peer, at in self.addresses.items() if peer != name},
                 http_url=f"http://{name}",

@@ -1,0 +1,269 @@
+"""Who leads: pysyncobj's election skeleton, made safe and calm.
+
+Stock code runs the election timer, grants and counts votes, keeps term and vote, sends a leader
+without a majority back to follower. Added here, at the places where it asks or is told:
+
+- pre-vote: nobody raises the term without a majority that would vote for it (Ongaro's thesis, 9.6);
+- stickiness: no vote against a leader that was heard from lately;
+- a voter counts once, and only if it is a member;
+- a broken connection to the leader shortens the wait, since a killed process closes its sockets.
+
+Term and vote go through the journal, and every vote through the gate: neither shows before it is
+durable.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pysyncobj import SyncObj, SyncObjConf
+from pysyncobj.node import Node
+
+from .config import Timing
+from .gate import Gate
+from .journal import RaftJournal
+from .messages import PreVoteReply, PreVoteRequest, TimeoutNow, Vote, VoteRequest
+from .upstream import CANDIDATE, FOLLOWER, LEADER, Stock, now
+
+logger = logging.getLogger(__name__)
+
+
+class Fatal(BaseException):
+    """The node must stop: going on could break a promise already made."""
+
+
+@dataclass(slots=True)
+class PreVote:
+    """One round of asking whether an election could be won."""
+
+    term: int
+    round: int
+    until: float
+    granted: set[str]
+
+
+class Elections(SyncObj):  # type: ignore[misc]
+    """The part of a Raft node that decides who leads."""
+
+    _term = Stock[int]("raftCurrentTerm")
+    _voted_for = Stock["str | None"]("votedForNodeId")
+    _state = Stock[int]("raftState")
+    _leader = Stock["Node | None"]("raftLeader")
+    _deadline = Stock[float]("raftElectionDeadline")
+    _commit = Stock[int]("raftCommitIndex")
+    _leader_commit = Stock[int]("leaderCommitIndex")
+    _applied = Stock[int]("raftLastApplied")
+    _next = Stock["dict[Node, int]"]("raftNextIndex")
+    _match = Stock["dict[Node, int]"]("raftMatchIndex")
+    _responded = Stock["dict[Node, float]"]("lastResponseTime")
+    _others = Stock["set[Node]"]("otherNodes")
+    _connected = Stock["set[Node]"]("connectedNodes")
+    _transfer_pending = Stock[bool]("transferInProgress")
+    _noop_index = Stock["int | None"]("noopIDx")
+    _stock_log = Stock[RaftJournal]("raftLog")
+    _next_heartbeat = Stock[float]("newAppendEntriesTime")
+    _need_dump = Stock[bool]("needLoadDumpFile")
+
+    def __init__(
+        self,
+        node_id: str,
+        peers: list[str],
+        *,
+        timing: Timing,
+        journal: RaftJournal,
+        gate: Gate,
+        applied_index: int,
+    ) -> None:
+        self.node_id = node_id
+        self.journal = journal
+        self.gate = gate
+        self.timing = timing
+        self.nodes = {peer: Node(peer) for peer in peers}
+        self._sequence = 0
+        self._heard = float("-inf")
+        self._voters: set[str] = set()
+        self._pre_vote: PreVote | None = None
+        conf = SyncObjConf(
+            autoTick=False,
+            appendEntriesUseBatch=True,
+            appendEntriesPeriod=timing.append_period_s,
+            raftMinTimeout=timing.election_timeout_s_min,
+            raftMaxTimeout=timing.election_timeout_s_max,
+            leaderFallbackTimeout=timing.check_quorum_s,
+            connectionTimeout=max(3.5, timing.election_timeout_s_max),
+        )
+        super().__init__(Node(node_id), list(self.nodes.values()), conf, transport=gate)
+        self._poller = _NoSockets()
+        self._need_dump = False
+        self._stock_log = journal
+        self._term, self._voted_for = journal.getCurrentTerm(), journal.getVotedForNodeId()
+        self._applied = self._commit = applied_index
+        if self._applied < journal.base_index:
+            raise Fatal(f"applied up to {self._applied}, the log begins after {journal.base_index}")
+
+    # ---- what is known of the others
+
+    def is_leader(self) -> bool:
+        return bool(self._state == LEADER)
+
+    def state_name(self) -> str:
+        names = {FOLLOWER: "follower", CANDIDATE: "candidate", LEADER: "leader"}
+        return names[self._state]
+
+    def leader_id(self) -> str | None:
+        return self._leader.id if self._leader is not None else None
+
+    def term(self) -> int:
+        return self._term
+
+    def silence_s(self) -> float:
+        """Seconds since the leader was last heard; 0 on the leader."""
+        return 0.0 if self.is_leader() else now() - self._heard
+
+    def last_seen_s(self, peer: str) -> float | None:
+        """Seconds since `peer` answered this leader, or led this follower; None if unknown."""
+        node = self.nodes[peer]
+        if self.is_leader():
+            return now() - self._responded[node] if node in self._responded else None
+        return now() - self._heard if node == self._leader else None
+
+    def is_connected(self, peer: str) -> bool:
+        return self.nodes[peer] in self._connected
+
+    # ---- connections
+
+    def disconnected(self, peer: str) -> None:
+        """The connection to `peer` broke. If it led, its process is most likely gone: do not wait
+        for the timer.
+        """
+        node = self.nodes[peer]
+        self.gate.forget(peer)
+        self.gate._onNodeDisconnected(node)
+        if node == self._leader and self._state == FOLLOWER:
+            self._leader, self._heard = None, float("-inf")
+            self._deadline = min(self._deadline, now() + 0.3 * self._election_timeout())
+
+    def still_receiving(self, peer: str) -> None:
+        """Part of a message of `peer` arrived: as good as a heartbeat if it leads."""
+        if self._state == FOLLOWER and self._leader == self.nodes[peer]:
+            self._deadline = max(self._deadline, now() + self.timing.election_timeout_s_min)
+
+    # ---- votes
+
+    def _election_timeout(self) -> float:
+        return float(self._SyncObj__generateRaftTimeout())
+
+    def _quorum(self, count: int) -> bool:
+        return count > (len(self._others) + 1) / 2
+
+    def _leader_is_fresh(self) -> bool:
+        """True while a vote for somebody else would only disturb a working leader."""
+        horizon = now() - self.timing.election_timeout_s_min
+        if self.is_leader():
+            fresh = sum(self._responded[node] > horizon for node in self._others)
+            return self._quorum(fresh + 1)
+        return self._leader is not None and self._heard > horizon
+
+    def _on_vote_request(self, node: Node, request: VoteRequest) -> None:
+        if request.transfer or not self._leader_is_fresh():
+            message = {
+                "type": "request_vote",
+                "term": request.term,
+                "last_log_index": request.last_index,
+                "last_log_term": request.last_term,
+            }
+            self._SyncObj__onMessageReceived(node, message)
+
+    def _on_vote(self, node: Node, vote: Vote) -> None:
+        wanted = self._state == CANDIDATE and vote.term == self._term
+        if wanted and node in self._others and node.id not in self._voters:
+            self._voters.add(node.id)
+            self._SyncObj__onMessageReceived(node, {"type": "response_vote", "term": vote.term})
+
+    def _on_timeout_now(self, node: Node, message: TimeoutNow) -> None:
+        if message.term == self._term and node == self._leader:
+            self.gate.transfer_term = self._term + 1
+            self._SyncObj__onMessageReceived(node, {"type": "timeout_now", "term": message.term})
+
+    def _SyncObj__connectedToAnyone(self) -> bool:  # noqa: N802
+        """Stock code asks this just before it starts an election: the place for the pre-vote."""
+        if not self._others or self.gate.transfer_term == self._term + 1:
+            return self._may_campaign()
+        asked = self._pre_vote
+        if asked is not None and asked.term == self._term + 1:
+            if self._quorum(len(asked.granted)):
+                return self._may_campaign()
+            if now() < asked.until:
+                return False
+        self._sequence += 1
+        until = now() + self._election_timeout()
+        self._pre_vote = PreVote(self._term + 1, self._sequence, until, {self.node_id})
+        self._leader = None
+        last = self.journal
+        request = PreVoteRequest(self._term, self._sequence, last.last_index, last.last_term)
+        for peer in self.nodes:
+            self.gate.post(peer, request)
+        return False
+
+    def _may_campaign(self) -> bool:
+        self._pre_vote = None
+        self._voters.clear()
+        return True
+
+    def _on_pre_vote_request(self, node: Node, request: PreVoteRequest) -> None:
+        theirs = (request.last_term, request.last_index)
+        ours = (self.journal.last_term, self.journal.last_index)
+        granted = request.term >= self._term and theirs >= ours and not self._leader_is_fresh()
+        self.gate.post(node.id, PreVoteReply(self._term, request.round, granted))
+
+    def _on_pre_vote_reply(self, node: Node, reply: PreVoteReply) -> None:
+        if reply.term > self._term:
+            self._step_down(reply.term)
+        elif reply.granted and self._pre_vote and self._pre_vote.round == reply.round:
+            self._pre_vote.granted.add(node.id)
+
+    def _step_down(self, term: int) -> None:
+        """Somebody is in a later term."""
+        self._SyncObj__setCurrentTerm(term, None)
+        self._SyncObj__setState(FOLLOWER)
+        self._leader = None
+
+    def _SyncObj__setState(self, state: int) -> None:  # noqa: N802
+        was_leader = self.is_leader() and state != LEADER
+        super()._SyncObj__setState(state)
+        if was_leader:
+            logger.warning("lost leadership", extra={"term": self._term})
+            self._deadline = now() + self._election_timeout()
+            self._leadership_lost()
+
+    def _leadership_lost(self) -> None:
+        """Nobody may be answered as if this node still led."""
+        raise NotImplementedError
+
+    # ---- stock paths that must not run
+
+    def _checkCommandsToApply(self) -> None:  # noqa: N802
+        """There is no command queue: `propose` appends at once."""
+
+    def _SyncObj__tryLogCompaction(self) -> None:  # noqa: N802
+        """The checkpoint decides what the log may forget."""
+
+    def _SyncObj__loadDumpFile(self, clearJournal: bool) -> None:  # noqa: N802, N803
+        raise Fatal("pysyncobj's snapshots must not be loaded")
+
+    _HANDLERS: dict[type, Callable[..., None]] = {  # noqa: RUF012
+        VoteRequest: _on_vote_request,
+        Vote: _on_vote,
+        PreVoteRequest: _on_pre_vote_request,
+        PreVoteReply: _on_pre_vote_reply,
+        TimeoutNow: _on_timeout_now,
+    }
+
+
+class _NoSockets:
+    """pysyncobj's poller has nothing to watch: the transport has its own sockets."""
+
+    def poll(self, timeout: float) -> None:
+        """Return at once."""

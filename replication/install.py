@@ -1,0 +1,241 @@
+"""A snapshot on its way in: staged, verified, and put in place by one rename.
+
+A node that is too far behind for the log gets another node's checkpoint and the bytes of the
+streams' segments that it lacks; replicas are equal byte for byte, so what it has it keeps.
+
+    checkpoint.fetching                     the other node's checkpoint while the rest is fetched
+    streams/<stream>/<base>-<start>.piece   bytes of that segment from position `start` on
+    checkpoint.fetched                      the same checkpoint: everything verified and durable
+
+The rename to `checkpoint.fetched` is the point of no return. Everything after it is repeated at the
+next start if the process dies in between: pieces go to their segments, then the checkpoint replaces
+this node's own. The write-ahead log ends before that one, so it begins anew. Nothing is moved from
+one folder to another: whether such a move is one step after a power loss, file systems differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from ..storage import checkpoint
+from ..storage.batch import CHAIN_START
+from ..storage.errors import CorruptBatch, StorageError
+from ..storage.filesystem import FileSystem
+from ..storage.folder import DataFolder
+from ..storage.log import LogState
+from ..storage.names import store_path
+from ..storage.store import Store
+
+_FETCHING = ".fetching"
+_FETCHED = ".fetched"
+_PIECE_SUFFIX = ".piece"
+_COPY_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Bytes [start, end) of one segment that this node lacks."""
+
+    stream_id: int
+    base_offset: int
+    start: int
+    end: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.base_offset:020d}-{self.start:020d}{_PIECE_SUFFIX}"
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """How far this node's own log of a stream reaches."""
+
+    state: LogState
+    digest: bytes
+    """Of its newest batch."""
+
+
+class BadSnapshot(StorageError):
+    """What was fetched is not what the checkpoint says, or does not continue what is here."""
+
+
+class Staging:
+    """What was fetched so far. Everything blocks and runs on the streams lane."""
+
+    def __init__(self, files: FileSystem, folder: DataFolder) -> None:
+        self._files = files
+        self._folder = folder
+        self._fetching = checkpoint.path_in(folder.path) + _FETCHING
+
+    def begin(self) -> None:
+        """Make room for another node's checkpoint; pieces fetched before are kept."""
+        if self._files.exists(self._fetching):
+            self._files.remove(self._fetching)
+
+    def write_checkpoint(self, position: int, data: bytes) -> None:
+        self._write(self._fetching, position, data)
+
+    def checkpoint_sections(self) -> list[bytes]:
+        """The sections fetched; raises Damaged."""
+        return checkpoint.read(self._files, self._fetching)
+
+    def _path(self, piece: Piece) -> str:
+        return f"{self._folder.stream_folder(piece.stream_id)}/{piece.name}"
+
+    def staged_bytes(self, piece: Piece) -> int:
+        """How much of `piece` is here from an earlier attempt."""
+        path = self._path(piece)
+        if not self._files.exists(path):
+            return 0
+        file = self._files.open(path)
+        try:
+            return min(file.size(), piece.end - piece.start)
+        finally:
+            file.close()
+
+    def write_piece(self, piece: Piece, position: int, data: bytes) -> None:
+        """Write bytes of the segment at `position` (counted in the segment)."""
+        self._files.make_folder(self._folder.stream_folder(piece.stream_id))
+        self._write(self._path(piece), position - piece.start, data)
+
+    def _write(self, path: str, position: int, data: bytes) -> None:
+        file = self._files.open(path, create=not self._files.exists(path))
+        try:
+            file.write_at(position, [data])
+        finally:
+            file.close()
+
+    def discard(self) -> None:
+        """Forget everything fetched."""
+        for path in _pieces(self._files, self._folder):
+            self._files.remove(path)
+        self.begin()
+
+    def commit(self, pieces: Sequence[Piece], held: Mapping[int, Held]) -> None:
+        """Verify every piece, make all of it durable, and let the next start install it.
+
+        Raises BadSnapshot, with everything fetched discarded, or OSError.
+        """
+        try:
+            self._verify(pieces, held)
+        except BadSnapshot:
+            self.discard()
+            raise
+        for stream_id in {piece.stream_id for piece in pieces}:
+            self._files.sync_folder(self._folder.stream_folder(stream_id))
+        self._files.sync_folder(self._folder.streams_folder)
+        self._sync(self._fetching)
+        self._files.rename(self._fetching, checkpoint.path_in(self._folder.path) + _FETCHED)
+        self._files.sync_folder(self._folder.path)
+
+    def _verify(self, pieces: Sequence[Piece], held: Mapping[int, Held]) -> None:
+        """Walk the pieces of each stream in order: checksums, offsets, and the chain of digests."""
+        stream_id, chain, due = -1, CHAIN_START, 0
+        for piece in pieces:
+            if piece.stream_id != stream_id:
+                stream_id = piece.stream_id
+                chain, due = _joint(piece, held.get(stream_id))
+            chain, due = self._verify_piece(piece, chain, due)
+
+    def _verify_piece(self, piece: Piece, chain: bytes, due: int) -> tuple[bytes, int]:
+        """Returns the digest of the last batch and the offset behind it."""
+        path = self._path(piece)
+        store = Store.open(self._files, path, is_durable=False)
+        try:
+            if store.size > piece.end - piece.start:
+                store.cut(piece.end - piece.start)
+            if store.size < piece.end - piece.start:
+                raise BadSnapshot(f"{path}: {store.size} bytes are too few")
+            for batches in store.scan(0, _COPY_BYTES):
+                for batch in batches:
+                    # A log that begins with a trim has no known digest before its first batch.
+                    linked = batch.chain == chain or chain == CHAIN_START
+                    if batch.base_offset != due or not linked:
+                        raise BadSnapshot(f"{path}: batch {batch.base_offset} does not follow")
+                    chain, due = batch.digest(), batch.next_offset
+            store.sync()
+        except CorruptBatch as error:
+            raise BadSnapshot(str(error)) from error
+        finally:
+            store.close()
+        return chain, due
+
+    def _sync(self, path: str) -> None:
+        file = self._files.open(path)
+        try:
+            file.sync()
+        finally:
+            file.close()
+
+
+def plan(wanted: Mapping[int, LogState], held: Mapping[int, Held]) -> list[Piece]:
+    """What has to be fetched so that the streams' segments are as `wanted` lists them."""
+    pieces = []
+    for stream_id, state in sorted(wanted.items()):
+        here = dict(held[stream_id].state.segments) if stream_id in held else {}
+        newest = max(here, default=None)
+        for base_offset, size in state.segments:
+            start = here.get(base_offset, 0)
+            if start > size or (start < size and base_offset != newest):
+                start = 0
+            if start < size:
+                pieces.append(Piece(stream_id, base_offset, start, size))
+    return pieces
+
+
+def _joint(piece: Piece, held: Held | None) -> tuple[bytes, int]:
+    """The digest and the offset that a stream's first piece has to follow."""
+    if held is not None and (piece.start or held.state.log_end_offset == piece.base_offset):
+        return held.digest, held.state.log_end_offset
+    return CHAIN_START, piece.base_offset
+
+
+def is_fetching(files: FileSystem, folder: DataFolder) -> bool:
+    """Was a fetch interrupted, whose pieces are of use when it goes on?"""
+    return files.exists(checkpoint.path_in(folder.path) + _FETCHING)
+
+
+def finish_install(files: FileSystem, folder: DataFolder) -> None:
+    """Put a committed snapshot in place, before anything else is opened."""
+    fetched = checkpoint.path_in(folder.path) + _FETCHED
+    if not files.exists(fetched):
+        return
+    for path in _pieces(files, folder):
+        _place(files, path)
+    files.rename(fetched, checkpoint.path_in(folder.path))
+    files.sync_folder(folder.path)
+
+
+def _pieces(files: FileSystem, folder: DataFolder) -> Iterator[str]:
+    for stream in files.listdir(folder.streams_folder):
+        path = f"{folder.streams_folder}/{stream}"
+        for name in files.listdir(path):
+            if name.endswith(_PIECE_SUFFIX):
+                yield f"{path}/{name}"
+
+
+def _place(files: FileSystem, path: str) -> None:
+    """Make a piece part of its segment; may be repeated after a crash."""
+    stream_folder, _, name = path.rpartition("/")
+    base_offset, start = map(int, name.removesuffix(_PIECE_SUFFIX).split("-"))
+    target = store_path(stream_folder, base_offset)
+    if start == 0:
+        files.rename(path, target)
+    else:
+        _append(files, path, target, start)
+        files.remove(path)
+    files.sync_folder(stream_folder)
+
+
+def _append(files: FileSystem, piece: str, target: str, start: int) -> None:
+    source, file = files.open(piece), files.open(target)
+    try:
+        position = 0
+        while data := source.read_at(position, _COPY_BYTES):
+            file.write_at(start + position, [data])
+            position += len(data)
+        file.sync()
+    finally:
+        source.close()
+        file.close()

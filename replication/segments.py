@@ -1,0 +1,81 @@
+"""Where the segments of a stream begin and end: part of the replicated state.
+
+Apply decides which batch begins a segment, from the batches' sizes and timestamps and the stream's
+settings; the files follow. So every replica cuts its files at the same batches, counts the same
+bytes, and knows what a trim frees without a look at the disk.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from itertools import islice
+
+import msgspec
+
+from ..storage.batch import Batch
+from ..storage.index import POSITION_MAX, RELATIVE_OFFSET_MAX
+
+
+class SegmentRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The batches of `[base_offset, end_offset)`; timestamps are those of the appends, in ms."""
+
+    base_offset: int
+    end_offset: int
+    size_bytes: int
+    first_timestamp: int
+    last_timestamp: int
+
+
+class Segments:
+    """Oldest first. All but the newest are sealed; the newest is never dropped."""
+
+    def __init__(self, rows: Iterable[SegmentRow] = ()) -> None:
+        self._rows = deque(rows)
+        self.size_bytes = sum(row.size_bytes for row in self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def rows(self) -> list[SegmentRow]:
+        return list(self._rows)
+
+    def sealed(self) -> Iterator[SegmentRow]:
+        return islice(self._rows, max(0, len(self._rows) - 1))
+
+    def takes(
+        self, batch: Batch, *, bytes_max: int, age_ms_max: int, log_start_offset: int
+    ) -> bool:
+        """Does `batch` go into the newest segment? Otherwise it begins the next one.
+
+        A segment with nothing readable in it takes nothing more, so that it can be dropped.
+        `age_ms_max` counts from the segment's first batch; negative is no limit.
+        """
+        if not self._rows:
+            return False
+        newest = self._rows[-1]
+        age_ms = batch.timestamp - newest.first_timestamp
+        return (
+            newest.size_bytes + batch.size <= min(bytes_max, POSITION_MAX)
+            and (age_ms < age_ms_max or age_ms_max < 0)
+            and newest.end_offset > log_start_offset
+            and batch.base_offset - newest.base_offset <= RELATIVE_OFFSET_MAX
+        )
+
+    def add(self, batch: Batch, *, begins_segment: bool) -> None:
+        self.size_bytes += batch.size
+        base_offset, size, first_timestamp = batch.base_offset, batch.size, batch.timestamp
+        if not begins_segment:
+            newest = self._rows.pop()
+            base_offset, first_timestamp = newest.base_offset, newest.first_timestamp
+            size += newest.size_bytes
+        self._rows.append(
+            SegmentRow(base_offset, batch.next_offset, size, first_timestamp, batch.timestamp)
+        )
+
+    def drop_below(self, offset: int) -> bool:
+        """Forget the sealed segments that end at or below `offset`; were there any?"""
+        count = len(self._rows)
+        while len(self._rows) > 1 and self._rows[0].end_offset <= offset:
+            self.size_bytes -= self._rows.popleft().size_bytes
+        return len(self._rows) < count

@@ -1,0 +1,151 @@
+"""What goes wrong, and when."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from random import Random
+
+from .network import SILENT_LINK_S
+from .node import SimNode
+from .world import World
+
+FIRST_FAULT_S = 1.5
+
+
+class Faults:
+    """Draws one fault after the other from the mode's table until the world heals."""
+
+    def __init__(self, world: World, rng: Random) -> None:
+        self._world = world
+        self._rng = rng
+        self._kinds = sorted(world.mode.faults)
+        self._weights = [world.mode.faults[kind] for kind in self._kinds]
+        self._actions: dict[str, Callable[[SimNode], None]] = {
+            "isolate": self._isolate,
+            "cut": self._cut,
+            "one_way": self._one_way,
+            "reset": self._reset,
+            "pause": lambda node: node.pause(self._some((0.3, 1.0, 2.5))),
+            "kill": lambda node: self._kill(node, power=False),
+            "kill_leader": lambda node: self._kill(self._leader_or(node), power=False),
+            "kill_writing": self._stop_writing,
+            "kill_all": lambda node: self._kill_all(power=False),
+            "restart": SimNode.stop,
+            "power": lambda node: self._kill(node, power=True),
+            "power_leader": lambda node: self._kill(self._leader_or(node), power=True),
+            "power_writing": self._stop_writing,
+            "power_all": lambda node: self._kill_all(power=True),
+            "slow_disk": self._slow_disk,
+            "disk_error": self._disk_error,
+            "disk_full": self._disk_full,
+            "transfer": self._transfer,
+            "wall_jump": self._wall_jump,
+        }
+
+    def begin(self) -> None:
+        self._world.scheduler.after(FIRST_FAULT_S, self._next)
+
+    def _next(self) -> None:
+        if self._world.is_healing:
+            return
+        every_s = self._world.mode.fault_every_s
+        self._world.scheduler.after(self._rng.expovariate(1 / every_s), self._next)
+        (kind,) = self._rng.choices(self._kinds, self._weights)
+        node = self._world.nodes[self._rng.choice(self._world.node_ids)]
+        if self._rng.random() < 0.4:
+            node = self._leader_or(node)
+        self._world.trace.add(f"fault: {kind} at {node.id}")
+        self._actions[kind](node)
+
+    def heal(self) -> None:
+        """End everything that is wrong, and start who is down."""
+        self._world.network.heal()
+        for node in self._world.nodes.values():
+            node.resume()
+            node.set_disk_slow(0.0)
+            node.disk.is_full = False
+            node.disk.stop_after = node.disk.fail_after = None
+            node.start()
+
+    def _some(self, durations_s: tuple[float, ...]) -> float:
+        return self._rng.choice(durations_s) * self._rng.uniform(0.5, 1.5)
+
+    def _leader_or(self, node: SimNode) -> SimNode:
+        return self._world.leader() or node
+
+    def _other(self, node: SimNode) -> str:
+        return self._rng.choice([peer for peer in self._world.node_ids if peer != node.id])
+
+    # ---- the network
+
+    def _isolate(self, node: SimNode) -> None:
+        duration_s = self._some((0.3, 1.0, 3.0, 1.2 * SILENT_LINK_S))
+        for peer in self._world.node_ids:
+            if peer != node.id:
+                self._world.network.cut(node.id, peer, duration_s)
+                self._world.network.cut(peer, node.id, duration_s)
+
+    def _cut(self, node: SimNode) -> None:
+        duration_s = self._some((0.5, 2.0, 1.2 * SILENT_LINK_S))
+        peer = self._other(node)
+        self._world.network.cut(node.id, peer, duration_s)
+        self._world.network.cut(peer, node.id, duration_s)
+
+    def _one_way(self, node: SimNode) -> None:
+        pair = [node.id, self._other(node)]
+        self._rng.shuffle(pair)
+        self._world.network.cut(pair[0], pair[1], self._some((0.5, 1.5, 3.0)))
+
+    def _reset(self, node: SimNode) -> None:
+        self._world.network.reset(node.id, self._other(node))
+
+    # ---- processes and machines
+
+    def _kill(self, node: SimNode, *, power: bool) -> None:
+        node.kill(power=power)
+        node.start_after(self._some((0.05, 0.3, 1.0, 3.0)))
+
+    def _kill_all(self, *, power: bool) -> None:
+        for node in self._world.nodes.values():
+            self._kill(node, power=power)
+
+    def _stop_writing(self, node: SimNode) -> None:
+        """Stop the process in the middle of one of the next things it does to its disk."""
+        node.disk.stop_after = self._rng.choice((0, 1, 2, self._rng.randint(0, 40)))
+
+    def _slow_disk(self, node: SimNode) -> None:
+        node.set_disk_slow(self._some((0.05, 0.3, 1.5)))
+
+        def ended() -> None:
+            node.set_disk_slow(0.0)
+
+        self._world.scheduler.after(self._some((1.0, 3.0)), ended)
+
+    def _disk_error(self, node: SimNode) -> None:
+        node.disk.failure_errno = self._rng.choice((errno.EIO, errno.ENOSPC))
+        node.disk.loses_on_failure = self._rng.random() < 0.5
+        node.disk.fail_after = self._rng.randint(0, 20)
+
+    def _disk_full(self, node: SimNode) -> None:
+        node.disk.is_full = True
+
+        def ended() -> None:
+            node.disk.is_full = False
+
+        self._world.scheduler.after(self._some((0.5, 2.0)), ended)
+
+    # ---- not faults, but inconvenient
+
+    def _transfer(self, node: SimNode) -> None:
+        leader = self._leader_or(node)
+        if leader.process is not None:
+            engine, target = leader.process.engine, self._rng.choice((None, self._other(leader)))
+            leader.enter(lambda: None if engine.stopped else _ignore(engine.hand_over(target)))
+
+    def _wall_jump(self, node: SimNode) -> None:
+        node.wall_offset_ms = self._rng.choice((-3_600_000, -5_000, 0, 5_000, 3_600_000))
+
+
+def _ignore(accepted: bool) -> None:
+    """Whether leadership can be handed over is the cluster's business."""

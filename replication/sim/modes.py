@@ -1,0 +1,64 @@
+"""How hostile a simulated world is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ..config import Timing
+
+NETWORK = {"isolate": 3, "cut": 2, "one_way": 2, "reset": 2, "pause": 2}
+PROCESS = {"kill": 3, "kill_leader": 2, "kill_writing": 3, "kill_all": 1, "restart": 1}
+POWER = {"power": 3, "power_leader": 2, "power_writing": 3, "power_all": 2}
+DISK = {"slow_disk": 2, "disk_error": 1, "disk_full": 1}
+OTHER = {"transfer": 2, "wall_jump": 1}
+
+
+@dataclass(frozen=True, slots=True)
+class Mode:
+    name: str
+    faults: Mapping[str, int] = field(default_factory=dict)
+    """What goes wrong, by weight (see faults.py)."""
+    fault_every_s: float = 1.0
+    nodes: int = 3
+    delay_s: float = 0.001
+    """Mean of the varying part of a one-way delay, on top of `delay_s_min`."""
+    delay_s_min: float = 0.0003
+    fsync_s: float = 0.001
+    """Mean of the varying part of an fsync."""
+    clock_drift: float = 0.0
+    """Machines' clocks run up to this much too fast or too slow."""
+    appenders: int = 4
+    think_s: float = 0.2
+    readers: int = 3
+    duration_s: float = 30.0
+    durability_share: float = 0.05
+    """So many acknowledgements are checked against the bytes on all disks; it takes a while."""
+    timing: Timing = field(default_factory=Timing)
+
+
+MODES = {
+    mode.name: mode
+    for mode in (
+        Mode("calm", OTHER, fault_every_s=4.0),
+        Mode("network", {**NETWORK, **OTHER}),
+        Mode("crashes", {**PROCESS, **OTHER, "reset": 1, "slow_disk": 1}),
+        Mode("power", {**POWER, **PROCESS, **OTHER}, fault_every_s=1.2),
+        Mode(
+            "slow",
+            {**NETWORK, "kill_leader": 2, "power": 1, **OTHER},
+            delay_s=0.02,
+            delay_s_min=0.04,
+            fsync_s=0.01,
+        ),
+        Mode("five", {**NETWORK, **PROCESS, **POWER, **OTHER}, nodes=5, fault_every_s=0.7),
+        Mode(
+            "evil",
+            {**NETWORK, **PROCESS, **POWER, **DISK, **OTHER},
+            fault_every_s=0.6,
+            delay_s=0.004,
+            fsync_s=0.004,
+            clock_drift=0.02,
+        ),
+    )
+}

@@ -1,0 +1,225 @@
+"""Connections between simulated nodes, as `peers.Peers` makes them.
+
+Every node dials every other one and speaks only on the connection it dialled. A connection delivers
+in order. It breaks when a process at its end dies, by a reset, or when a cut lasts longer than TCP
+waits; what was under way is lost then, or still arrives until the next connection of that sender is
+there. A cut in one direction holds that direction's messages back. Every message is encoded and
+decoded: nothing is shared by reference.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from functools import partial
+from random import Random
+from typing import Protocol
+
+from ..messages import (
+    FRAME_HEAD,
+    AppendEntries,
+    Hello,
+    Message,
+    decode_message,
+    encode_frame,
+)
+from ..peers import DIAL_TIMEOUT_S, REDIAL_S, SILENT_LINK_MS, Inbox
+from .scheduler import Scheduler, Step, Trace
+
+SILENT_LINK_S = SILENT_LINK_MS / 1000
+LATE_SHARE = 0.005
+"""So many messages take up to `LATE_S` longer."""
+LATE_S = 0.2
+
+
+class Endpoint(Protocol):
+    """A node, as the network sees it."""
+
+    id: str
+    life: int
+    """Counts the processes that ran here."""
+
+    @property
+    def inbox(self) -> Inbox | None:
+        """None while no process runs."""
+
+    def enter(self, step: Step) -> None: ...
+
+
+class Connection:
+    def __init__(self, source: Endpoint, target: Endpoint) -> None:
+        self.source = source
+        self.target = target
+        self.source_life = source.life
+        self.target_life = target.life
+        self.is_open = True
+        self.arrives_at = 0.0
+        self.under_way: deque[tuple[bytes, bytes]] = deque()
+
+
+class Network:
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        trace: Trace,
+        rng: Random,
+        *,
+        delay_s: float,
+        delay_s_min: float,
+    ) -> None:
+        self.messages = 0
+        self._scheduler = scheduler
+        self._trace = trace
+        self._rng = rng
+        self._delay_s = delay_s
+        self._delay_s_min = delay_s_min
+        self._nodes: dict[str, Endpoint] = {}
+        self._outbound: dict[tuple[str, str], Connection] = {}
+        self._inbound: dict[tuple[str, str], Connection] = {}
+        self._cut_until: dict[tuple[str, str], float] = {}
+
+    # ---- what nodes do
+
+    def add(self, node: Endpoint) -> None:
+        self._nodes[node.id] = node
+
+    def dial_all(self, source: Endpoint) -> None:
+        """A process has started: dial everybody."""
+        for peer in self._nodes:
+            if peer != source.id:
+                self._dial_after(source, source.life, peer, 0.0)
+
+    def emit(self, source: Endpoint, peer: str, message: Message) -> None:
+        """Send, or drop if there is no connection."""
+        connection = self._outbound.get((source.id, peer))
+        if connection is not None and connection.source_life == source.life:
+            self._send(connection, message)
+
+    def process_died(self, node: Endpoint, *, silently: bool) -> None:
+        """Break the node's connections; if `silently`, the others find out by themselves."""
+        for (source, target), connection in list(self._outbound.items()):
+            if source == node.id:
+                self._close(connection, loses=silently)
+            elif target == node.id:
+                delay_s = SILENT_LINK_S if silently else self._delay()
+                self._scheduler.after(delay_s, partial(self._break, connection))
+        for pair in [pair for pair in self._inbound if pair[0] == node.id]:
+            del self._inbound[pair]
+
+    # ---- what happens to it
+
+    def cut(self, source: str, target: str, duration_s: float) -> None:
+        """Hold back everything on the way from `source` to `target`."""
+        until = self._scheduler.now + duration_s
+        pair = (source, target)
+        self._cut_until[pair] = max(self._cut_until.get(pair, 0.0), until)
+        if duration_s > SILENT_LINK_S:
+            for between in (pair, (target, source)):
+                connection = self._outbound.get(between)
+                if connection is not None:
+                    self._scheduler.after(SILENT_LINK_S, partial(self._break, connection))
+
+    def reset(self, source: str, target: str) -> None:
+        connection = self._outbound.get((source, target))
+        if connection is not None:
+            self._break(connection)
+
+    def heal(self) -> None:
+        self._cut_until.clear()
+
+    # ---- connections
+
+    def _is_cut(self, source: str, target: str) -> bool:
+        return self._cut_until.get((source, target), 0.0) > self._scheduler.now
+
+    def _delay(self) -> float:
+        delay_s = self._delay_s_min + self._rng.expovariate(1 / self._delay_s)
+        if self._rng.random() < LATE_SHARE:
+            delay_s += self._rng.random() * LATE_S
+        return delay_s
+
+    def _dial_after(self, source: Endpoint, life: int, peer: str, delay_s: float) -> None:
+        self._scheduler.after(delay_s + 2 * self._delay(), partial(self._dial, source, life, peer))
+
+    def _dial(self, source: Endpoint, life: int, peer: str) -> None:
+        if source.life != life or source.inbox is None or (source.id, peer) in self._outbound:
+            return
+        target = self._nodes[peer]
+        is_cut = self._is_cut(source.id, peer) or self._is_cut(peer, source.id)
+        if is_cut or target.inbox is None:
+            wait_s = self._rng.uniform(*REDIAL_S) + (DIAL_TIMEOUT_S if is_cut else 0.0)
+            self._dial_after(source, life, peer, wait_s)
+            return
+        connection = Connection(source, target)
+        self._outbound[source.id, peer] = connection
+        self._trace.add(f"{source.id}→{peer} connected")
+        self._send(connection, Hello(1, source.id, None, None))
+        source.enter(partial(source.inbox.connected, peer))
+
+    def _close(self, connection: Connection, *, loses: bool) -> None:
+        connection.is_open = False
+        if loses:
+            connection.under_way.clear()
+        self._outbound.pop((connection.source.id, connection.target.id), None)
+
+    def _break(self, connection: Connection) -> None:
+        """The dialler finds that its connection is broken, and dials again."""
+        source, peer = connection.source, connection.target.id
+        if not connection.is_open:
+            return
+        self._close(connection, loses=self._rng.random() < 0.5)
+        self._trace.add(f"{source.id}→{peer} broken")
+        if source.inbox is not None and source.life == connection.source_life:
+            source.enter(partial(source.inbox.disconnected, peer))
+            self._dial_after(source, source.life, peer, self._rng.uniform(*REDIAL_S))
+
+    def _send(self, connection: Connection, message: Message) -> None:
+        self.messages += 1
+        connection.under_way.append(encode_frame(message))
+        self._trace.add(f"{connection.source.id}→{connection.target.id} {_brief(message)}")
+        arrives_at = self._scheduler.now + self._delay()
+        connection.arrives_at = max(arrives_at, connection.arrives_at + 1e-6)
+        self._scheduler.at(connection.arrives_at, partial(self._arrive, connection))
+
+    def _arrive(self, connection: Connection) -> None:
+        source, target = connection.source, connection.target
+        if not connection.under_way:
+            return
+        if self._is_cut(source.id, target.id):
+            until = self._cut_until[source.id, target.id]
+            self._scheduler.at(until + 1e-6, partial(self._arrive, connection))
+            return
+        head, body = connection.under_way.popleft()
+        if target.inbox is None or target.life != connection.target_life:
+            if target.inbox is not None:
+                self._break(connection)
+            return
+        _, digest = FRAME_HEAD.unpack(head)
+        target.enter(partial(self._deliver, connection, body, digest))
+
+    def _deliver(self, connection: Connection, body: bytes, digest: int) -> None:
+        source, target = connection.source.id, connection.target
+        inbox = target.inbox
+        assert inbox is not None
+        message = decode_message(memoryview(body), digest)
+        if isinstance(message, Hello):
+            old = self._inbound.get((target.id, source))
+            self._inbound[target.id, source] = connection
+            if old is not None:
+                self._scheduler.after(self._delay(), partial(self._break, old))
+        elif self._inbound.get((target.id, source)) is connection:
+            if self._rng.random() < 0.02:
+                inbox.still_receiving(source)
+            self._trace.add(f"{target.id}←{source} {_brief(message)}")
+            inbox.receive(source, message)
+
+
+def _brief(message: Message) -> str:
+    """A message in a few words."""
+    if isinstance(message, AppendEntries):
+        entries = message.entries
+        count = f"{len(entries)} entries" if isinstance(entries, list) else "entries"
+        return (
+            f"AppendEntries t{message.term} #{message.sequence} c{message.commit_index} "
+            f"after {message.prev_index}/{message.prev_term}: {count}"
+        )
+    return repr(message)

@@ -1,0 +1,347 @@
+"""One machine: a disk, a clock, and the process that runs there, composed as `Replica` does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from random import Random
+from typing import Any
+
+from ...storage.batch import Batch
+from ...storage.errors import Damaged, Poisoned
+from ..coalescer import Pending
+from ..commands import AppendBatch, Command
+from ..config import Limits, ReplicaConfig
+from ..engine import Engine
+from ..errors import NoLeader, NotLeader, Refused, ShuttingDown, Throttled
+from ..gate import Gate
+from ..journal import RaftJournal
+from ..messages import Message
+from ..peers import Inbox
+from ..raft import RaftCore
+from ..recovery import Recovered, recover
+from ..runtime import Lane
+from .clock import NodeClock
+from .disk import SimDisk, Stopped
+from .runtime import SimRuntime
+from .scheduler import Step
+from .watch import WatchedMachine
+from .world import World
+
+LIMITS = Limits(
+    entry_bytes=8 << 10,
+    uncommitted_bytes=128 << 10,
+    unwritten_bytes=32 << 10,
+    recent_bytes=16 << 10,
+    wal_segment_bytes=24 << 10,
+    wal_cache_bytes=8 << 10,
+    wal_retain_bytes=32 << 10,
+    checkpoint_bytes=24 << 10,
+    checkpoint_s=2.0,
+    checkpoint_after_trim_s=0.5,
+    retention_period_s=1.0,
+)
+"""So small that segments roll, caches overflow and checkpoints happen every second or so."""
+DATA = "/data"
+
+
+@dataclass(slots=True)
+class Process:
+    """What one life of a node consists of."""
+
+    recovered: Recovered
+    runtime: SimRuntime
+    core: RaftCore
+    engine: Engine
+    acked_before: int
+    """Newest index acknowledged to anybody before this process started."""
+    is_stopping: bool = False
+
+
+class SimNode:
+    def __init__(self, node_id: str, world: World, clock: NodeClock) -> None:
+        self.id = node_id
+        self.life = 0
+        self.process: Process | None = None
+        self.disk = SimDisk(Random(f"disk {node_id} {world.seed}"))
+        self.starts_at: float | None = None
+        """When it will be started again, if it is down."""
+        self.wall_offset_ms = 0
+        self.disk_slow_s = 0.0
+        self._world = world
+        self._clock = clock
+        self._paused_until = 0.0
+        self._applied_waiters: list[tuple[int, Step]] = []
+
+    # ---- the process's life
+
+    @property
+    def inbox(self) -> Inbox | None:
+        return self.process.engine if self.process is not None else None
+
+    @property
+    def is_up(self) -> bool:
+        return self.process is not None
+
+    @property
+    def is_leader(self) -> bool:
+        return self.process is not None and self.process.core.is_leader()
+
+    def start(self) -> None:
+        """Recover and take part; a disk that stops the process in the middle makes another start
+        necessary.
+        """
+        if self.process is not None:
+            return
+        self.starts_at = None
+        self.life += 1
+        self._world.trace.add(f"{self.id} starts, life {self.life}")
+        self.disk.is_usable = True
+        try:
+            with self._world.on(self._clock):
+                self.process = self._compose(recover(self._config(), self.disk))
+        except Stopped:
+            self._world.trace.add(f"{self.id} stopped while it recovered")
+            self.disk.end_process()
+            self.start_after(0.1)
+            return
+        except OSError as error:
+            self._died_at_start(error)
+            return
+        except BaseException as error:
+            self._world.checks.violate("cannot start", f"{self.id}: {error!r}")
+            return
+        finally:
+            self.disk.is_usable = False
+        self._world.checks.started(self)
+        self._world.network.dial_all(self)
+        self.enter(self.process.engine.start)
+
+    def start_after(self, delay_s: float) -> None:
+        self.starts_at = self._world.scheduler.now + delay_s
+        self._world.scheduler.after(delay_s, self._start_if_due)
+
+    def _start_if_due(self) -> None:
+        if self.starts_at is not None and self._world.scheduler.now >= self.starts_at:
+            self.start()
+
+    def _died_at_start(self, error: OSError) -> None:
+        if not self.disk.failures:
+            self._world.checks.violate("cannot start", f"{self.id}: {error!r}")
+        self._world.trace.add(f"{self.id} cannot start: {error!r}")
+        self.disk.end_process()
+        self.start_after(0.3)
+
+    def _config(self) -> ReplicaConfig:
+        peers = {peer: (peer, 0) for peer in self._world.node_ids if peer != self.id}
+        return ReplicaConfig(
+            id=self.id,
+            data=DATA,
+            raft_address=(self.id, 0),
+            peers=peers,
+            timing=self._world.mode.timing,
+            limits=LIMITS,
+        )
+
+    def _compose(self, recovered: Recovered) -> Process:
+        world = self._world
+        runtime = SimRuntime(
+            self,
+            world.scheduler,
+            self._clock,
+            self.disk,
+            world.rng,
+            fsync_s=world.mode.fsync_s,
+            wall_ms=lambda: world.wall_ms() + self.wall_offset_ms,
+        )
+        runtime.disk_slow_s = self.disk_slow_s
+        journal = RaftJournal(recovered.wal)
+        gate = Gate(journal, partial(self._emit, self.life))
+        core = RaftCore(
+            self.id,
+            [peer for peer in world.node_ids if peer != self.id],
+            timing=world.mode.timing,
+            journal=journal,
+            gate=gate,
+            machine=WatchedMachine(self.id, recovered.machine, world.checks),
+        )
+        engine = Engine(
+            runtime=runtime,
+            core=core,
+            gate=gate,
+            journal=journal,
+            machine=recovered.machine,
+            stream_files=recovered.stream_files,
+            folder=recovered.folder,
+            files=self.disk,
+            limits=LIMITS,
+            on_failure=self._failed,
+            on_applied=self._applied,
+            on_snapshot=partial(world.scheduler.after, 0.0, partial(self._reopen, self.life)),
+        )
+        return Process(recovered, runtime, core, engine, world.checks.acked_index)
+
+    def _reopen(self, life: int) -> None:
+        """A snapshot was fetched: recover from it, as after a restart."""
+        if self.process is not None and self.life == life:
+            self._world.trace.add(f"{self.id} opens a snapshot")
+            self._end(power=False)
+            self.start()
+
+    def kill(self, *, power: bool) -> None:
+        """End the process at once; with `power`, the machine."""
+        if self.process is not None:
+            self._world.trace.add(f"{self.id} {'loses power' if power else 'is killed'}")
+            self._end(power=power)
+
+    def _end(self, *, power: bool) -> None:
+        self.process = None
+        self._applied_waiters.clear()
+        self._paused_until = 0.0
+        self._world.network.process_died(self, silently=power)
+        if power:
+            self.disk.lose_power()
+        else:
+            self.disk.end_process()
+
+    def stop(self) -> None:
+        """End in order: hand leadership over, take a checkpoint, close."""
+        process = self.process
+        if process is None or process.is_stopping:
+            return
+        self._world.trace.add(f"{self.id} is stopped in order")
+        process.is_stopping = True
+        process.engine.hand_over(None)
+        life = self.life
+
+        def checkpoint() -> None:
+            if not process.engine.stopped:
+                process.engine.checkpoint(partial(self._close, process))
+
+        self._world.scheduler.after(0.5, partial(self.enter, checkpoint, life))
+
+    def _close(self, process: Process) -> None:
+        process.engine.stop()
+        self.disk.is_usable = True
+        try:
+            process.recovered.close()
+        except Stopped:
+            pass
+        except OSError as error:
+            if not self.disk.failures:
+                self._world.checks.violate("cannot close", f"{self.id}: {error!r}")
+        finally:
+            self.disk.is_usable = False
+        self._world.trace.add(f"{self.id} has stopped")
+        self._end(power=False)
+        self.start_after(0.5)
+
+    def pause(self, duration_s: float) -> None:
+        """The process stands still: nothing of it runs."""
+        self._world.trace.add(f"{self.id} stands still for {duration_s:.3f} s")
+        self._paused_until = max(self._paused_until, self._world.scheduler.now + duration_s)
+
+    def resume(self) -> None:
+        self._paused_until = 0.0
+
+    def set_disk_slow(self, delay_s: float) -> None:
+        """Every job on the disk takes this much longer from now on."""
+        self.disk_slow_s = delay_s
+        if self.process is not None:
+            self.process.runtime.disk_slow_s = delay_s
+
+    # ---- what the runtime asks
+
+    def enter(self, step: Step, life: int | None = None) -> None:
+        """Run `step` as the process that runs now, or as that of `life` if it is the same."""
+        if self.process is None or life not in (None, self.life):
+            return
+        now = self._world.scheduler.now
+        if now < self._paused_until:
+            self._world.scheduler.at(self._paused_until, partial(self.enter, step, self.life))
+            return
+        with self._world.on(self._clock):
+            step()
+        if self.process is not None:
+            self._world.checks.look(self)
+
+    def stopped_writing(self) -> None:
+        self._world.trace.add(f"{self.id} stopped while it wrote")
+        self._end(power=self._world.rng.random() < 0.5)
+        self.start_after(self._world.rng.uniform(0.05, 2.0))
+
+    def job_failed(self, error: BaseException) -> None:
+        if self.process is not None and isinstance(error, (OSError, Damaged, Poisoned)):
+            self._world.checks.violate("serves after a disk error", f"{self.id}: {error!r}")
+
+    def _failed(self, error: BaseException) -> None:
+        """The engine says that the node must die."""
+        is_explained = isinstance(error, (OSError, Poisoned)) and bool(self.disk.failures)
+        if not is_explained:
+            self._world.checks.violate("a node died", f"{self.id}: {error!r}")
+        self._world.trace.add(f"{self.id} exits: {error!r}")
+        self._end(power=False)
+        self.start_after(self._world.rng.uniform(0.3, 2.0))
+
+    def _emit(self, life: int, peer: str, message: Message) -> None:
+        if self.process is None or life != self.life:
+            self._world.checks.violate("speaks after its end", f"{self.id}: {message!r}")
+        self._world.network.emit(self, peer, message)
+
+    # ---- what the front end asks
+
+    def submit(self, command: Command, settle: Callable[[Any], None]) -> Pending | Refused:
+        """Propose `command` as `Replica` does; `settle` hears of its fate."""
+        process = self.process
+        assert process is not None
+        if process.is_stopping:
+            return ShuttingDown("this node is shutting down")
+        if not process.core.is_leader():
+            leader = process.core.leader_id()
+            return NotLeader(leader) if leader is not None else NoLeader("nobody leads right now")
+        if process.engine.waiting_bytes() > LIMITS.uncommitted_bytes:
+            return Throttled("too many appends wait for their majority")
+        life = self.life
+
+        def settled(outcome: Any) -> None:
+            if self.process is None or life != self.life:
+                self._world.checks.violate("answers after its end", f"{self.id}: {outcome!r}")
+            settle(outcome)
+
+        size = len(command.body) if isinstance(command, AppendBatch) else 0
+        pending = Pending(command, size, settled)
+        process.engine.submit(pending)
+        return pending
+
+    def wait_applied(self, index: int, then: Step) -> None:
+        assert self.process is not None
+        if self.process.core.applied_index() >= index:
+            then()
+        else:
+            self._applied_waiters.append((index, then))
+
+    def _applied(self) -> None:
+        assert self.process is not None
+        applied = self.process.core.applied_index()
+        due = [then for index, then in self._applied_waiters if index <= applied]
+        self._applied_waiters = [each for each in self._applied_waiters if each[0] > applied]
+        for then in due:
+            then()
+
+    def read(
+        self, stream_id: int, offset: int, bytes_max: int, then: Callable[[list[Batch]], None]
+    ) -> None:
+        """Read as `LocalReads` does: from memory, or from the files on their lane."""
+        process = self.process
+        assert process is not None
+        recent = process.recovered.machine.recent.read(stream_id, offset, bytes_max)
+        if recent is not None:
+            then(recent)
+            return
+        job = partial(process.recovered.stream_files.read, stream_id, offset, bytes_max)
+        process.runtime.run(
+            Lane.STREAMS,
+            job,
+            lambda future: None if future.exception() else then(future.result()),
+        )

@@ -1,0 +1,228 @@
+"""Plays one seed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from random import Random
+
+from ...storage.batch import Batch
+from ..stream import Stream
+from .checks import Checks, Violation
+from .clients import STREAMS, Appender, StreamOwner
+from .clock import NodeClock
+from .faults import Faults
+from .history import History, values_in
+from .modes import MODES, Mode
+from .node import SimNode
+from .patching import patched
+from .readers import Reader
+from .scheduler import LINES_KEPT
+from .world import World
+
+CONVERGENCE_S = 30.0
+"""After all faults have ended, all nodes must agree within this time."""
+PACKAGE = "cute_logger"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    mode: str
+    seed: int
+    trace_hash: str
+    violations: list[Violation]
+    lines: list[str]
+    """The newest lines of the trace."""
+    virtual_s: float
+    steps: int
+    acked: int
+    entries: int
+    """Raft entries applied."""
+    terms: int
+    reads: int
+    lives: int
+    """Processes started."""
+    checked_durable: int
+    """Acknowledgements that were checked against the bytes on all disks."""
+
+
+def simulate(mode: str | Mode, seed: int, *, lines_max: int | None = LINES_KEPT) -> Result:
+    """Play seed `seed` of a mode; the same seed gives the same result, in any process."""
+    chosen = MODES[mode] if isinstance(mode, str) else mode
+    world = World(seed, chosen, lines_max)
+    with patched(world.monotonic, seed), _quiet():
+        simulation = Simulation(world)
+        simulation.run()
+    return simulation.result()
+
+
+class Simulation:
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._history = History()
+        world.checks = Checks(world)
+        drift = world.mode.clock_drift
+        for node_id in world.node_ids:
+            rate = 1.0 + world.rng.uniform(-drift, drift)
+            node = SimNode(node_id, world, NodeClock(world.rng.uniform(10.0, 1000.0), rate))
+            world.nodes[node_id] = node
+            world.network.add(node)
+        self._faults = Faults(world, Random(f"faults {world.mode.name} {world.seed}"))
+
+    def run(self) -> None:
+        world = self._world
+        for node in world.nodes.values():
+            node.start_after(world.rng.uniform(0.0, 0.3))
+        for client in self._clients():
+            world.scheduler.after(world.rng.uniform(0.5, 1.5), client.begin)
+        self._faults.begin()
+        self._run_until(world.mode.duration_s)
+        world.trace.add("faults end")
+        world.is_healing = True
+        self._faults.heal()
+        if self._converge():
+            self._check_end()
+            self._lose_all_power()
+
+    def _clients(self) -> Iterator[Appender | StreamOwner | Reader]:
+        world, seed = self._world, self._world.seed
+        yield StreamOwner(world, Random(f"owner {seed}"))
+        for number in range(world.mode.appenders):
+            yield Appender(world, Random(f"appender {number} {seed}"), self._history, number)
+        for number in range(world.mode.readers):
+            yield Reader(world, Random(f"reader {number} {seed}"), self._history)
+
+    def _is_over(self) -> bool:
+        return bool(self._world.checks.violations)
+
+    def _run_until(self, end: float) -> None:
+        self._world.scheduler.run_until(end, self._is_over)
+
+    # ---- the end
+
+    def _lose_all_power(self) -> None:
+        """At last all machines lose power at once: what was acknowledged is there after it."""
+        for node in self._world.nodes.values():
+            node.kill(power=True)
+            node.start_after(0.1)
+        if self._converge():
+            self._check_end()
+
+    def _converge(self) -> bool:
+        world = self._world
+        end = world.scheduler.now + CONVERGENCE_S
+        while not self._is_over():
+            self._run_until(world.scheduler.now + 0.25)
+            if not self._is_over() and self._has_converged():
+                return True
+            if world.scheduler.now >= end:
+                world.checks.violate("no convergence", "; ".join(map(_describe, self._nodes())))
+        return False
+
+    def _nodes(self) -> list[SimNode]:
+        return list(self._world.nodes.values())
+
+    def _has_converged(self) -> bool:
+        """One node leads, and all have applied and written all that is in any log."""
+        leaders = [node for node in self._nodes() if node.is_leader]
+        processes = [node.process for node in self._nodes() if node.process is not None]
+        if len(leaders) != 1 or len(processes) != len(self._world.nodes):
+            return False
+        last = {process.core.journal.last_index for process in processes}
+        applied = {process.core.applied_index() for process in processes}
+        written = all(not process.recovered.machine.unwritten_bytes for process in processes)
+        synced = all(process.core.synced for process in processes)
+        return last == applied and len(last) == 1 and written and synced
+
+    def _check_end(self) -> None:
+        checks = self._world.checks
+        states = {node.id: self._state(node) for node in self._nodes()}
+        first, *others = states
+        for other in others:
+            if states[other] != states[first]:
+                checks.violate("nodes differ in the end", f"{first} and {other}")
+        self._history.check(checks, self._contents(self._nodes()[0]))
+
+    def _state(self, node: SimNode) -> object:
+        """All of a node's replicated state that can be compared, with the bytes of its files."""
+        process = node.process
+        assert process is not None
+        machine = process.recovered.machine
+        node.disk.is_usable = True
+        try:
+            return {
+                name: (
+                    stream.id,
+                    stream.log_start_offset,
+                    stream.next_offset,
+                    stream.segments.rows(),
+                    stream.chain,
+                    stream.keys.dump(),
+                    [bytes(batch.data) for batch in self._batches(node, stream)],
+                )
+                for name, stream in sorted(machine.streams.items())
+            }, machine.producers.dump()
+        finally:
+            node.disk.is_usable = False
+
+    def _batches(self, node: SimNode, stream: Stream) -> list[Batch]:
+        """All batches of a stream, from its files."""
+        assert node.process is not None
+        files = node.process.recovered.stream_files
+        batches = files.read(stream.id, stream.log_start_offset, 1 << 30)
+        self._world.checks.check_batches(node.id, stream.id, batches)
+        return batches
+
+    def _contents(self, node: SimNode) -> dict[str, list[bytes]]:
+        assert node.process is not None
+        contents: dict[str, list[bytes]] = {}
+        node.disk.is_usable = True
+        for name in STREAMS:
+            stream = node.process.recovered.machine.streams.get(name)
+            batches = self._batches(node, stream) if stream is not None else []
+            contents[name] = [value for batch in batches for value in values_in(batch.body)]
+        node.disk.is_usable = False
+        return contents
+
+    def result(self) -> Result:
+        world, checks = self._world, self._world.checks
+        return Result(
+            mode=world.mode.name,
+            seed=world.seed,
+            trace_hash=world.trace.hexdigest(),
+            violations=checks.violations,
+            lines=list(world.trace.lines),
+            virtual_s=world.scheduler.now,
+            steps=world.scheduler.steps,
+            acked=len(self._history.acked()),
+            entries=checks.applied_max,
+            terms=len(checks.leaders),
+            reads=checks.reads,
+            lives=sum(node.life for node in self._nodes()),
+            checked_durable=checks.checked_durable,
+        )
+
+
+def _describe(node: SimNode) -> str:
+    if node.process is None:
+        return f"{node.id} is down"
+    core = node.process.core
+    return (
+        f"{node.id} {core.state_name()} term {core.term()} last {core.journal.last_index} "
+        f"durable {core.journal.durable_index} commit {core.commit_index()} "
+        f"applied {core.applied_index()} synced {core.synced}"
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Whoever wants to see what the nodes log has the trace instead."""
+    logger = logging.getLogger(PACKAGE)
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

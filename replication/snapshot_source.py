@@ -1,0 +1,109 @@
+"""What a leader offers to a follower that is too far behind for the log: its newest checkpoint.
+
+The checkpoint file is kept open while somebody fetches, so that a newer one may take its name, and
+the log keeps everything behind it. Segments only grow; one that was trimmed meanwhile makes the
+follower begin again with a newer snapshot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
+
+from ..storage import checkpoint
+from ..storage.filesystem import File, FileSystem
+from ..storage.folder import DataFolder
+from ..storage.names import store_path
+from . import upstream
+from .messages import SnapshotRead
+from .runtime import Lane, Runtime
+from .snapshot import meta_of
+
+IDLE_S = 30.0
+"""A snapshot that nobody read from so long is given up."""
+PIECE_BYTES_MAX = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    """A checkpoint somebody fetches."""
+
+    index: int
+    term: int
+    size: int
+    file: File
+
+
+class SnapshotSource:
+    def __init__(self, files: FileSystem, folder: DataFolder, runtime: Runtime) -> None:
+        self.pinned: Pinned | None = None
+        self._files = files
+        self._folder = folder
+        self._runtime = runtime
+        self._opening = False
+        self._read_at = 0.0
+
+    def want(self, guard: Callable[..., None]) -> None:
+        """Some follower needs a snapshot: pin the newest, if none is pinned."""
+        if self.pinned is None and not self._opening:
+            self._opening = True
+            self._read_at = upstream.now()
+            self._runtime.run(Lane.STREAMS, self._open, partial(guard, self._opened))
+
+    def _open(self) -> Pinned | None:
+        path = checkpoint.path_in(self._folder.path)
+        if not self._files.exists(path):
+            return None
+        meta = meta_of(checkpoint.read(self._files, path))
+        file = self._files.open(path)
+        return Pinned(meta.applied_index, meta.applied_term, file.size(), file)
+
+    def _opened(self, done: Future[Pinned | None]) -> None:
+        self._opening = False
+        self.pinned = done.result()
+
+    def poll(self) -> None:
+        """Called every turn: give up what nobody reads."""
+        if self.pinned is not None and upstream.now() - self._read_at > IDLE_S:
+            self.release()
+
+    def release(self) -> None:
+        if self.pinned is not None:
+            file, self.pinned = self.pinned.file, None
+            self._runtime.run(Lane.STREAMS, file.close, lambda done: None)
+
+    def serve(
+        self,
+        request: SnapshotRead,
+        guard: Callable[..., None],
+        answer: Callable[[bytes | None], None],
+    ) -> None:
+        """Answer with the bytes asked for, None if the snapshot is gone."""
+        pinned = self.pinned
+        if pinned is None or request.index != pinned.index:
+            answer(None)
+            return
+        self._read_at = upstream.now()
+        job = partial(self._read, pinned.file, request)
+        self._runtime.run(Lane.STREAMS, job, partial(guard, self._served, answer))
+
+    def _read(self, file: File, request: SnapshotRead) -> bytes | None:
+        length = min(request.length, PIECE_BYTES_MAX)
+        if request.stream_id is None:
+            return file.read_at(request.position, length)
+        path = store_path(self._folder.stream_folder(request.stream_id), request.base_offset)
+        if not self._files.exists(path):
+            return None
+        segment = self._files.open(path)
+        try:
+            return segment.read_at(request.position, length) or None
+        finally:
+            segment.close()
+
+    def _served(self, answer: Callable[[bytes | None], None], done: Future[bytes | None]) -> None:
+        data = done.result()
+        if data is None:
+            self.release()
+        answer(data)
