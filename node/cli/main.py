@@ -31,6 +31,7 @@ COMMANDS = {
     "node": Command(".node_command:node", "Run one node in the foreground."),
     "produce": Command(".produce_command:produce", "Append records, one per line."),
     "read": Command(".read_command:read", "Print records and stop."),
+    "sim": Command(".sim_command:sim", "Simulate clusters under faults, seed by seed."),
     "stream": Command(
         ".streams_command:stream", "Create, list, show, alter, trim and remove streams."
     ),

@@ -1,0 +1,21 @@
+"""Seeds that found a bug. A later change may turn a seed into another run: its bug has a test of
+its own as well, named here.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from cute_logger.replication.sim.runner import simulate
+
+FOUND = {
+    ("evil", 3): (
+        "After a failed fsync the log's end was read from the page cache and trusted, and gone at"
+        " the next power loss: test_disk.py, test_the_log_writes_again_what_a_failed_fsync_lost."
+    ),
+}
+
+
+@pytest.mark.parametrize(("mode", "seed"), FOUND, ids=[f"{mode}-{seed}" for mode, seed in FOUND])
+def test_the_bug_stays_away(mode: str, seed: int) -> None:
+    assert not simulate(mode, seed).violations, FOUND[mode, seed]
