@@ -20,6 +20,9 @@ _log = logging.getLogger(__name__)
 
 ATTEMPT_S = 5.0
 """Longest wait for an answer, without a body's sending time and a long poll's waiting time."""
+IMPATIENT_S = 1.0
+"""What may be repeated waits so long at first, twice as long in each round: a node that hangs is
+noticed about when the others have elected another leader."""
 BODY_BYTES_PER_S = 2 * 1024 * 1024
 SERVER_SHARE = 0.8
 """Share of an attempt's time the node is told to use, so that its answer can still arrive."""
@@ -128,7 +131,10 @@ class Caller:
         return failure
 
     async def _send(self, call: Call, node: str, attempts: Attempts) -> Answer:
-        wanted_s = ATTEMPT_S + call.wait_s + len(call.body or b"") / BODY_BYTES_PER_S
+        patience_s = ATTEMPT_S
+        if call.repeatable and len(self._endpoints.urls) > 1:
+            patience_s = min(ATTEMPT_S, IMPATIENT_S * 2**attempts.rounds)
+        wanted_s = patience_s + call.wait_s + len(call.body or b"") / BODY_BYTES_PER_S
         timeout_s = max(0.001, min(wanted_s, attempts.remaining_s(monotonic())))
         query = dict(call.query)
         if call.tells_timeout:

@@ -56,8 +56,9 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 LOAD_BYTES = 1 << 20
-RELIEVE_S = 5.0
-"""A leader without room tries so often to give way to a follower."""
+RELIEVE_S = 3.0
+"""A leader whose disk alone is short for so long gives way; by then the others would have said if
+theirs are too."""
 
 
 class Engine:
@@ -308,9 +309,12 @@ class Engine:
         self.capacity.poll(self._guard)
         core.disk_is_short = self.capacity.is_short()
         core.disk_is_full = self.capacity.is_full()
+        now = upstream.now()
         alone = core.is_leader() and core.disk_is_short and core.majority_has_room()
-        if alone and upstream.now() >= self._relieve_at:
-            self._relieve_at = upstream.now() + RELIEVE_S
+        if not alone:
+            self._relieve_at = now + RELIEVE_S
+        elif now >= self._relieve_at:
+            self._relieve_at = now + RELIEVE_S
             heir = core.roomy_follower()
             if heir is not None:
                 logger.warning("the disk is short, gives way", extra={"to": heir})
