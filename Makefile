@@ -26,7 +26,7 @@ memory: $(STAMP)  ## resident memory of three nodes while 1 GiB goes through
 	$(BIN)/python deploy/memory.py
 
 # The editable install links file by file: a module that was added or removed needs it again.
-$(STAMP): pyproject.toml $(shell find client node replication storage -type d)
+$(STAMP): pyproject.toml $(shell find client node replication storage -type d ! -name __pycache__)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $(STAMP)
