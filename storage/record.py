@@ -11,7 +11,6 @@ byte that does not fit, so a body costs time and memory by its size, whatever le
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Annotated, TypeAlias
 
 import msgspec
@@ -26,20 +25,22 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(list[_Row])
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
-    """What a client appends."""
+class Record(msgspec.Struct, frozen=True, gc=False):
+    """What a client appends.
+
+    Like `StoredRecord` a msgspec struct: millions are made, and a frozen dataclass takes ten times
+    as long to make.
+    """
 
     value: bytes | None
     """None is a tombstone: it deletes the key where a stream is compacted."""
     key: bytes | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = {}
     timestamp: int | None = None
     """The client's own, ms since the epoch."""
 
 
-@dataclass(frozen=True, slots=True)
-class StoredRecord:
+class StoredRecord(msgspec.Struct, frozen=True, gc=False):
     """A record in its place in the log."""
 
     offset: int
