@@ -122,12 +122,23 @@ class Staging:
         except BadSnapshot:
             self.discard()
             raise
+        self._remove_others(pieces)
         for stream_id in {piece.stream_id for piece in pieces}:
             self._files.sync_folder(self._folder.stream_folder(stream_id))
         self._files.sync_folder(self._folder.streams_folder)
         self._sync(self._fetching)
         self._files.rename(self._fetching, checkpoint.path_in(self._folder.path) + _FETCHED)
         self._files.sync_folder(self._folder.path)
+
+    def _remove_others(self, pieces: Sequence[Piece]) -> None:
+        """Remove what an earlier fetch left and this one does not want: it is not verified, and
+        would take the place of what is here.
+        """
+        wanted = {self._path(piece) for piece in pieces}
+        for path in _pieces(self._files, self._folder):
+            if path not in wanted:
+                self._files.remove(path)
+                self._files.sync_folder(path.rpartition("/")[0])
 
     def _verify(self, pieces: Sequence[Piece], held: Mapping[int, Held]) -> None:
         """Walk the pieces of each stream in order: checksums, offsets, and the chain of digests."""

@@ -23,7 +23,9 @@ from .scheduler import LINES_KEPT
 from .world import World
 
 CONVERGENCE_S = 30.0
-"""After all faults have ended, all nodes must agree within this time."""
+"""After all faults have ended, all nodes must agree within this time …"""
+MESSAGES_TO_CONVERGE = 1000
+"""… and the time that so many messages take: a snapshot is fetched in very small pieces here."""
 PACKAGE = "cute_logger"
 
 
@@ -112,7 +114,8 @@ class Simulation:
 
     def _converge(self) -> bool:
         world = self._world
-        end = world.scheduler.now + CONVERGENCE_S
+        delay_s = world.mode.delay_s_min + world.mode.delay_s
+        end = world.scheduler.now + CONVERGENCE_S + MESSAGES_TO_CONVERGE * delay_s
         while not self._is_over():
             self._run_until(world.scheduler.now + 0.25)
             if not self._is_over() and self._has_converged():

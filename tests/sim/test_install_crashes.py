@@ -125,6 +125,16 @@ def test_the_old_state_or_the_new_one_after_a_stop_at_any_change(power: bool) ->
     assert outcomes == {HERE, THERE}
 
 
+def test_a_piece_of_an_earlier_fetch_that_is_not_wanted_any_more_is_not_installed() -> None:
+    """The node caught up by the log meanwhile: it has the segment, and a part of it was staged."""
+    disk, staging, pieces, held = fetched(0)
+    base_offset, size = held[1].state.segments[0]
+    staging.write_piece(Piece(1, base_offset, 0, size), 0, b"torn")
+    staging.commit(pieces, held)
+    disk.lose_power()
+    assert is_whole(recover(CONFIG, disk), THERE)
+
+
 def test_only_what_is_missing_is_fetched() -> None:
     _, _, pieces, held = fetched(0)
     here = held[1].state.segments[-1]
