@@ -14,8 +14,8 @@ FOUND = {
         " the next power loss: test_disk.py, test_the_log_writes_again_what_a_failed_fsync_lost."
     ),
     ("network", 10024): (
-        "A piece that an earlier fetch had staged was installed, unverified, over a segment that the"
-        " node had by then: test_install_crashes.py, test_a_piece_of_an_earlier_fetch…"
+        "A piece that an earlier fetch had staged was installed, unverified, over a segment that"
+        " the node had by then: test_install_crashes.py, test_a_piece_of_an_earlier_fetch…"
     ),
     ("evil", 10027): "The same, with a piece that was torn.",
 }
