@@ -68,7 +68,9 @@ class LanePool:
         when no lane became free in time.
         """
         try:
-            await asyncio.wait_for(self._slots.acquire(), attempts.remaining_s(monotonic()))
+            # Not wait_for: Python 3.11's swallows a cancellation that comes with the result.
+            async with asyncio.timeout(attempts.remaining_s(monotonic())):
+                await self._slots.acquire()
         except TimeoutError:
             raise Throttled("as many appends as this client allows are under way") from None
         try:

@@ -36,6 +36,7 @@ from .gate import Gate
 from .install import Staging
 from .journal import RaftJournal
 from .machine import StateMachine
+from .measures import Measures
 from .messages import (
     Message,
     ReadIndexReply,
@@ -74,6 +75,7 @@ class Engine:
         folder: DataFolder,
         files: FileSystem,
         limits: Limits,
+        measures: Measures,
         on_failure: Callable[[BaseException], None],
         on_applied: Callable[[], None],
         on_snapshot: Callable[[], None],
@@ -97,6 +99,7 @@ class Engine:
         self._folder = folder
         self._files = files
         self._limits = limits
+        self._measures = measures
         self._on_failure = on_failure
         self._on_applied = on_applied
         self._scheduled = False
@@ -105,6 +108,7 @@ class Engine:
         self._writing = False
         self._loading: set[int] = set()
         self._checkpointing = False
+        self._checkpoint_began = 0.0
         self._checkpoint_at = upstream.now() + limits.checkpoint_s
         self._checkpoint_index = machine.applied_index
         self._announced_index = machine.applied_index
@@ -275,6 +279,8 @@ class Engine:
     def _count_flush(self, flush: Flush, done: Future[None]) -> None:
         done.result()
         self._journal.wal.end_flush(flush)
+        self._measures.flushes.add(flush.write_s)
+        self._measures.flushed_bytes += flush.size_bytes
         self.core.on_durable()
         self._gate.release()
 
@@ -416,6 +422,7 @@ class Engine:
         applied.
         """
         self._checkpointing = True
+        self._checkpoint_began = upstream.now()
         self._write_now()
         snapshot = Snapshot(self.machine)
         deleted, self.machine.deleted = self.machine.deleted, []
@@ -435,6 +442,8 @@ class Engine:
     ) -> None:
         done.result()
         self._checkpointing = False
+        self._measures.checkpoints += 1
+        self._measures.checkpoint_s = upstream.now() - self._checkpoint_began
         self._checkpoint_index = snapshot.meta.applied_index
         self._checkpoint_at = upstream.now() + self._limits.checkpoint_s
         self._forget_log()

@@ -134,6 +134,7 @@ class LocalReads:
         _check_range(stream, start)
         batches = await self._batches(stream, start, bytes_max)
         return ReadResult(
+            stream.id,
             batches,
             stream.log_start_offset,
             stream.next_offset,

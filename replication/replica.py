@@ -39,6 +39,7 @@ from .errors import (
 )
 from .gate import Gate
 from .journal import RaftJournal
+from .measures import Measures, Vitals
 from .peers import Peers
 from .raft import RaftCore
 from .reads import LocalReads, resolve
@@ -66,6 +67,7 @@ class Replica(LocalReads):
         self._engine: Engine
         self._peers = Peers(config.id, config.raft_address, config.peers, config.http_url)
         self._opening = asyncio.Lock()
+        self._measures = Measures()
 
     @classmethod
     async def start(cls, config: ReplicaConfig, *, files: FileSystem = OS_FILES) -> Replica:
@@ -108,6 +110,7 @@ class Replica(LocalReads):
             folder=recovered.folder,
             files=self._disk,
             limits=self._config.limits,
+            measures=self._measures,
             on_failure=self._fail,
             on_applied=self._announce,
             on_snapshot=self._reopen_soon,
@@ -202,6 +205,20 @@ class Replica(LocalReads):
             self._core.commit_index(),
             self.applied_index,
             [self._node_status(node, *addresses[node]) for node in sorted(addresses)],
+        )
+
+    def vitals(self) -> Vitals:
+        """What there is to watch, also before this node has caught up."""
+        engine, streams = self._engine, self._machine.streams.values()
+        return Vitals(
+            self._measures,
+            self._recovered.wal.pending_bytes,
+            engine.waiting_bytes(),
+            engine.capacity.free_bytes,
+            engine.capacity.is_short(),
+            engine.capacity.is_full(),
+            len(streams),
+            sum(stream.segments.size_bytes for stream in streams),
         )
 
     def _node_status(self, node: str, host: str, port: int) -> NodeStatus:

@@ -68,6 +68,8 @@ class StreamInfo:
 class ReadResult:
     """Whole batches that cover the range asked for: the first may begin before `offset`."""
 
+    stream_id: int
+    """Another one if the stream was deleted and its name given to a new one."""
     batches: list[Batch]
     log_start_offset: int
     high_watermark: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -26,6 +27,8 @@ class Flush:
     _writer: SegmentWriter
     _changes: list[Change]
     _header: SegmentHeader | None
+    write_s: float = 0.0
+    """How long the write and its fdatasync took; a new segment is not counted in."""
     _header_end: int = 0
     _written: list[_Written] = field(default_factory=list)
     _done: bool = False
@@ -44,7 +47,9 @@ class Flush:
             encoder = writer.encoder()
             for change in self._changes:
                 self._written.append(_encode(encoder, change))
+            started = time.perf_counter()
             writer.write(encoder)
+            self.write_s = time.perf_counter() - started
         except BaseException as error:
             writer.failure = error
             raise

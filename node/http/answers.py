@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Final
 
 import msgspec
 from aiohttp import web
 
 from .bodies import JSON, MSGPACK
+
+WRITE_TIMEOUT_S: Final = 60.0
+"""A client that takes longer to receive what is written is given up."""
 
 _to_json = msgspec.json.Encoder().encode
 _to_msgpack = msgspec.msgpack.Encoder().encode
@@ -18,6 +23,18 @@ def answer(request: web.Request, body: Mapping[str, Any], status: int = 200) -> 
     if prefers_msgpack(request):
         return web.Response(body=_to_msgpack(body), status=status, content_type=MSGPACK)
     return web.Response(body=_to_json(body), status=status, content_type=JSON)
+
+
+@asynccontextmanager
+async def delivering(request: web.Request) -> AsyncIterator[None]:
+    """Write in here: raises ConnectionResetError, and cuts the client off, if it takes too long."""
+    try:
+        async with asyncio.timeout(WRITE_TIMEOUT_S):
+            yield
+    except TimeoutError as error:
+        if request.transport is not None:
+            request.transport.abort()
+        raise ConnectionResetError("the client does not receive its answer") from error
 
 
 def prefers_msgpack(request: web.Request) -> bool:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import AsyncIterator
 from typing import Final, cast
 
 from aiohttp import HttpVersion11, web
 
 from ...replication.errors import ReplicationError
-from . import cluster, health, producers, reads, records, streams
+from . import cluster, health, metrics, producers, reads, records, streams
 from .bodies import check_body_headers
 from .connection import Connection
 from .context import CONTEXT, REQUEST_ID, TAKEN, Context, context_of
@@ -22,7 +23,8 @@ logger = logging.getLogger(__name__)
 _STREAM: Final = "/v1/streams/{stream:[^/]+}"
 _GROUP: Final = "/v1/groups/{group:[^/]+}"
 _INDEX: Final = _STREAM + "/indexes/{index:[^/]+}"
-_HEALTH: Final = ("/livez", "/readyz")
+_WATCHED: Final = ("/livez", "/readyz", "/metrics")
+"""These answer also while the node stops."""
 
 ROUTES: Final[tuple[tuple[str, str, Handler], ...]] = (
     ("GET", "/v1/streams", streams.list_streams),
@@ -41,6 +43,7 @@ ROUTES: Final[tuple[tuple[str, str, Handler], ...]] = (
     ("HEAD", "/livez", health.livez),
     ("GET", "/readyz", health.readyz),
     ("HEAD", "/readyz", health.readyz),
+    ("GET", "/metrics", metrics.get_metrics),
 )
 
 NOT_BUILT: Final = (
@@ -59,7 +62,6 @@ NOT_BUILT: Final = (
     ("GET", _GROUP),
     ("POST", "/v1/cluster/members"),
     ("DELETE", "/v1/cluster/members/{member:[^/]+}"),
-    ("GET", "/metrics"),
     ("GET", "/v1/openapi.json"),
     ("GET", "/"),
 )
@@ -69,6 +71,7 @@ NOT_BUILT: Final = (
 def build_app(context: Context) -> web.Application:
     app = web.Application(middlewares=[around])
     app[CONTEXT] = context
+    app[metrics.REGISTRY] = metrics.build_registry(context)
     app.cleanup_ctx.append(_forwarder)
     app.on_response_prepare.append(_on_prepare)
     for method, path, handler in ROUTES:
@@ -90,8 +93,19 @@ async def _not_built(request: web.Request) -> web.StreamResponse:
 
 @web.middleware
 async def around(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Count the request, answer failures, give back what its body took."""
+    """Measure the request, and answer it."""
     context = context_of(request)
+    began = time.perf_counter()
+    response: web.StreamResponse | None = None
+    try:
+        response = await _respond(context, request, handler)
+    finally:
+        context.traffic.count(request, response, time.perf_counter() - began)
+    return response
+
+
+async def _respond(context: Context, request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Count the request as under way, answer failures, give back what its body took."""
     with context.counted():
         try:
             _admit(request, context)
@@ -110,7 +124,7 @@ def _admit(request: web.Request, context: Context) -> None:
     request[REQUEST_ID] = context.request_id(request.headers.get("Cute-Request-Id"))
     if connection.is_surplus:
         raise Problem("throttled", f"{context.connections} connections are open already")
-    if context.stopping and request.path not in _HEALTH:
+    if context.stopping and request.path not in _WATCHED:
         raise Problem("shutting_down", "this node is stopping; ask another one")
 
 

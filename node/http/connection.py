@@ -74,6 +74,8 @@ class Connection(web.RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """Answer what is no HTTP, or what escaped every handler; the connection closes."""
+        if isinstance(exc, ConnectionError):
+            raise exc  # nobody is there to be answered, and it is nobody's error
         if status != HTTPStatus.BAD_REQUEST:
             return super().handle_error(request, status, exc, message)
         reason = (message or "malformed").splitlines()[0][:200]

@@ -15,6 +15,7 @@ from aiohttp import web
 from ...replication.replica import Replica
 from ..config import NodeConfig
 from .problems import Problem
+from .traffic import WAITED, Traffic
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -67,6 +68,7 @@ class Context:
         self.idle.set()
         self.polls: set[asyncio.Task[object]] = set()
         """Tasks of the reads that wait."""
+        self.traffic = Traffic()
         self._prefix = secrets.token_hex(4)
         self._numbers = itertools.count(1)
 
@@ -107,6 +109,7 @@ class Context:
             raise Problem("throttled", f"{len(self.polls)} reads are waiting already")
         self._check_stopping()
         self.polls.add(task)
+        request[WAITED] = True
         connection = cast("Connection", request.protocol)
         connection.poll = task
         try:

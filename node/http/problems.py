@@ -94,12 +94,9 @@ def problem_of(error: Exception, *, writes: bool) -> Problem:
     )
 
 
-def problem_response(problem: Problem, request_id: str) -> web.Response:
+def describe(problem: Problem, request_id: str) -> dict[str, object]:
     row = TABLE[problem.code]
-    headers = dict(problem.headers)
-    if row.status in (429, 503):
-        headers["Retry-After"] = str(RETRY_AFTER_S)
-    body = problem.facts | {
+    return problem.facts | {
         "type": f"urn:cute-logger:problem:{problem.code}",
         "title": row.title,
         "status": row.status,
@@ -109,8 +106,15 @@ def problem_response(problem: Problem, request_id: str) -> web.Response:
         "side_effect": "maybe" if problem.code == "outcome_unknown" else "none",
         "request_id": request_id,
     }
+
+
+def problem_response(problem: Problem, request_id: str) -> web.Response:
+    row = TABLE[problem.code]
+    headers = dict(problem.headers)
+    if row.status in (429, 503):
+        headers["Retry-After"] = str(RETRY_AFTER_S)
     return web.Response(
-        body=msgspec.json.encode(body),
+        body=msgspec.json.encode(describe(problem, request_id)),
         status=row.status,
         headers=headers,
         content_type=CONTENT_TYPE,

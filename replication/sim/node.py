@@ -17,6 +17,7 @@ from ..engine import Engine
 from ..errors import NoLeader, NotLeader, Refused, ShuttingDown, Throttled
 from ..gate import Gate
 from ..journal import RaftJournal
+from ..measures import Measures
 from ..messages import Message
 from ..peers import Inbox
 from ..raft import RaftCore
@@ -176,6 +177,7 @@ class SimNode:
             folder=recovered.folder,
             files=self.disk,
             limits=LIMITS,
+            measures=Measures(),
             on_failure=self._failed,
             on_applied=self._applied,
             on_snapshot=partial(world.scheduler.after, 0.0, partial(self._reopen, self.life)),

@@ -53,8 +53,8 @@ async def test_what_the_contract_names_and_nobody_built_answers_501(node, method
 async def test_what_is_not_built_of_a_read_answers_501(node) -> None:
     await node.create("orders")
     await node.refused("GET", f"{RECORDS}?order=desc", "not_implemented")
-    for accept in ("text/event-stream", "application/x-ndjson", "application/vnd.cute.batch"):
-        await node.refused("GET", RECORDS, "not_implemented", headers={"Accept": accept})
+    accept = {"Accept": "application/vnd.cute.batch"}
+    await node.refused("GET", RECORDS, "not_implemented", headers=accept)
     await node.refused(
         "POST",
         RECORDS,

@@ -1,0 +1,143 @@
+"""A page of records: whole batches looked at from an offset on, and what a query wants of them."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from dataclasses import dataclass
+from typing import Any, Final
+
+from msgspec import UnsetType
+
+from ...replication.errors import BeyondHighWatermark
+from ...replication.types import ReadResult, StreamInfo
+from ...storage.batch import Batch
+from ...storage.record import StoredRecord
+from .context import Context
+from .levels import before_refusing
+from .queries import INTEGER_MAX, ReadQuery
+
+_SLICE_BYTES: Final = 256 * 1024
+"""After decoding so much, let others run."""
+
+
+@dataclass(slots=True)
+class Page:
+    """What one look at the log gave."""
+
+    result: ReadResult
+    records: list[StoredRecord]
+    next_offset: int
+    """Where to go on: the end of what was looked at."""
+    held_bytes: int
+    """Size of the batches, counted in the node's budget for answers."""
+
+
+async def first_offset(context: Context, query: ReadQuery, info: StreamInfo) -> int:
+    """Return the offset at which the read begins."""
+    if not isinstance(query.timestamp, UnsetType):
+        return await context.live_replica().find_timestamp(info.name, query.timestamp)
+    if isinstance(query.offset, UnsetType):
+        return info.log_start_offset
+    if query.offset < 0:
+        return max(info.log_start_offset, info.high_watermark + query.offset)
+    return query.offset
+
+
+def end_offset(query: ReadQuery) -> int:
+    """Return the offset before which the read ends."""
+    return INTEGER_MAX if isinstance(query.until, UnsetType) else query.until
+
+
+async def read_page(
+    context: Context, name: str, query: ReadQuery, start: int, *, bytes_max: int, wait_ms: int = 0
+) -> Page:
+    """Look at about `bytes_max` bytes from `start` on; at the high watermark wait up to `wait_ms`.
+
+    Its `held_bytes` are the caller's to give back. Raises Problem `throttled`, and what
+    `Replica.read` raises.
+    """
+    replica = context.live_replica()
+    try:
+        result = await replica.read(name, start, bytes_max=bytes_max, wait_ms=wait_ms)
+    except BeyondHighWatermark:
+        await before_refusing(context)
+        result = await replica.read(name, start, bytes_max=bytes_max, wait_ms=wait_ms)
+    held = sum(batch.size for batch in result.batches)
+    context.answers.take(held)
+    page = Page(result, [], start, held)
+    try:
+        decoded = 0
+        for batch in result.batches:
+            if not take_records(page, batch, query):
+                break
+            decoded += batch.size
+            if decoded >= _SLICE_BYTES:
+                decoded = 0
+                await asyncio.sleep(0)
+    except BaseException:
+        context.answers.give_back(held)
+        raise
+    return page
+
+
+def take_records(page: Page, batch: Batch, query: ReadQuery) -> bool:
+    """Move the records of `batch` that the query wants to `page`; False once it has enough.
+
+    A batch larger than `max_bytes` is cut after the records that fit, one at least.
+    """
+    start, end = page.next_offset, end_offset(query)
+    key = None if isinstance(query.key, UnsetType) else query.key.encode()
+    bytes_left = query.max_bytes if batch.size > query.max_bytes else None
+    if start >= end:
+        return False
+    for record in batch.records():
+        if record.offset < start:
+            continue
+        if record.offset >= end:
+            page.next_offset = end
+            return False
+        if key is not None and record.key != key:
+            page.next_offset = record.offset + 1
+            continue
+        if bytes_left is not None:
+            bytes_left -= _size(record)
+            if bytes_left < 0 and page.records:
+                return False
+        page.records.append(record)
+        page.next_offset = record.offset + 1
+        if len(page.records) == query.limit:
+            return False
+    page.next_offset = min(batch.next_offset, end)
+    return True
+
+
+def _size(record: StoredRecord) -> int:
+    headers = sum(len(name) + len(text) for name, text in record.headers.items())
+    return len(record.key or b"") + len(record.value or b"") + headers
+
+
+def json_fields(record: StoredRecord) -> dict[str, Any]:
+    """Return a record's fields for JSON: UTF-8 as text, other bytes as base64."""
+    fields: dict[str, Any] = {"offset": record.offset, "timestamp": record.timestamp}
+    for name, data in (("key", record.key), ("value", record.value)):
+        if data is None:
+            fields[name] = None
+            continue
+        try:
+            fields[name] = data.decode()
+        except UnicodeDecodeError:
+            fields[f"{name}_b64"] = base64.b64encode(data).decode()
+    fields["headers"] = record.headers
+    return fields
+
+
+def msgpack_fields(record: StoredRecord) -> dict[str, Any]:
+    """Return a record's fields for msgpack: bytes as they are."""
+    return {
+        "offset": record.offset,
+        "timestamp": record.timestamp,
+        "key": record.key,
+        "value": record.value,
+        "headers": record.headers,
+    }
