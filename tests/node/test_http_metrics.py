@@ -128,6 +128,9 @@ async def test_the_leader_knows_its_peers(cluster) -> None:
     leader, follower, _ = cluster
     peers = {node.config.id for node in cluster}
     await leader.create("orders")
+    for node in cluster:
+        for peer in peers - {node.config.id}:
+            await node.until(lambda node=node, peer=peer: connected(node, peer))
     seen = {node.config.id: await scrape(node) for node in cluster}
     for node, scraped in seen.items():
         is_leader = node == leader.config.id
