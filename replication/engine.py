@@ -14,6 +14,7 @@ gate opens up to there, and the next turn begins. Anything unexpected in here is
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -57,6 +58,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 LOAD_BYTES = 1 << 20
+CHECKPOINT_AGAIN_S = 5.0
 RELIEVE_S = 3.0
 """A leader whose disk alone is short for so long gives way; by then the others would have said if
 theirs are too."""
@@ -110,6 +112,7 @@ class Engine:
         self._checkpointing = False
         self._checkpoint_began = 0.0
         self._checkpoint_at = upstream.now() + limits.checkpoint_s
+        self._no_checkpoint_until = float("-inf")
         self._checkpoint_index = machine.applied_index
         self._announced_index = machine.applied_index
         self._init_proposed_term = 0
@@ -402,7 +405,7 @@ class Engine:
 
     def _maybe_checkpoint(self) -> None:
         applied = self.core.applied_index() - self._checkpoint_index
-        if self._checkpointing or applied == 0:
+        if self._checkpointing or applied == 0 or upstream.now() < self._no_checkpoint_until:
             return
         if self.machine.dropped:
             self.machine.dropped = False
@@ -427,21 +430,43 @@ class Engine:
         snapshot = Snapshot(self.machine)
         deleted, self.machine.deleted = self.machine.deleted, []
         job = partial(self._save, snapshot, deleted)
-        self.runtime.run(Lane.STREAMS, job, partial(self._saved, snapshot, done))
+        self.runtime.run(Lane.STREAMS, job, partial(self._saved, snapshot, deleted, done))
 
-    def _save(self, snapshot: Snapshot, deleted: list[int]) -> None:
+    def _save(self, snapshot: Snapshot, deleted: list[int]) -> bool:
+        """Returns False if the disk has no room for a checkpoint: the last one counts on."""
         states = self._stream_files.sync()
-        checkpoint.save(self._files, self._folder.path, snapshot.sections(states))
+        try:
+            checkpoint.save(self._files, self._folder.path, snapshot.sections(states))
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            return False
         self._stream_files.remove(deleted)
+        return True
 
-    def _saved(self, snapshot: Snapshot, then: Callable[[], None], done: Future[None]) -> None:
-        self._guard(self._count_saved, snapshot, then, done)
+    def _saved(
+        self,
+        snapshot: Snapshot,
+        deleted: list[int],
+        then: Callable[[], None],
+        done: Future[bool],
+    ) -> None:
+        self._guard(self._count_saved, snapshot, deleted, then, done)
 
     def _count_saved(
-        self, snapshot: Snapshot, then: Callable[[], None], done: Future[None]
+        self,
+        snapshot: Snapshot,
+        deleted: list[int],
+        then: Callable[[], None],
+        done: Future[bool],
     ) -> None:
-        done.result()
         self._checkpointing = False
+        if not done.result():
+            logger.warning("no room for a checkpoint", extra={"again_in_s": CHECKPOINT_AGAIN_S})
+            self.machine.deleted += deleted
+            self._no_checkpoint_until = upstream.now() + CHECKPOINT_AGAIN_S
+            then()
+            return
         self._measures.checkpoints += 1
         self._measures.checkpoint_s = upstream.now() - self._checkpoint_began
         self._checkpoint_index = snapshot.meta.applied_index

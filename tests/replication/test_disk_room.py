@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Iterable
+
 import pytest
 
+from cute_logger.replication import engine
 from cute_logger.replication.config import Limits
 from cute_logger.replication.errors import DiskFull
-from cute_logger.storage.filesystem import OS_FILES
+from cute_logger.storage import checkpoint
+from cute_logger.storage.filesystem import OS_FILES, FileSystem
 from support.replicas import Cluster, MakeCluster, append_of, until
 
 RESERVE = 1 << 20
@@ -93,3 +98,27 @@ async def test_a_full_follower_takes_nothing_and_catches_up_later(
     disks.free = {}
     await until(lambda: full.applied_index >= leader.applied_index, "catching up")
     assert await cluster.values(full.id) == await cluster.values(leader.id)
+
+
+async def test_a_checkpoint_without_room_is_tried_again(
+    make_cluster: MakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = await make_cluster(1, limits=Limits(checkpoint_bytes=1 << 16))
+    node = cluster.running["n1"]
+    save, attempts = checkpoint.save, []
+
+    def no_room(files: FileSystem, folder: str, sections: Iterable[bytes]) -> None:
+        attempts.append(folder)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save", no_room)
+    monkeypatch.setattr(engine, "CHECKPOINT_AGAIN_S", 0.2)
+    for number in range(100):
+        await cluster.append(b"%d" % number * 1000)
+    await until(lambda: len(attempts) >= 2, "a second attempt")
+    await node.delete_stream("s", timeout_s=10)
+    assert not node.failed.done()
+
+    monkeypatch.setattr(checkpoint, "save", save)
+    await until(lambda: node.vitals().measures.checkpoints, "a checkpoint")
+    assert list((cluster.folder_of("n1") / "streams").iterdir()) == []
