@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: up test lint demo memory clean
+.PHONY: up test lint demo memory chaos clean
 
 up: $(STAMP)  ## a local cluster of three nodes; Ctrl-C stops it and keeps its data
 	$(BIN)/cute up
@@ -24,6 +24,9 @@ demo: $(STAMP)  ## stream real text through a cluster whose leader is killed on 
 
 memory: $(STAMP)  ## resident memory of three nodes while 1 GiB goes through
 	$(BIN)/python deploy/memory.py
+
+chaos: $(STAMP)  ## every kind of fault on real processes, networks and disks, five times each; needs root
+	$(BIN)/python deploy/chaos.py
 
 # The editable install links file by file: a module that was added or removed needs it again.
 $(STAMP): pyproject.toml $(shell find client node replication storage -type d ! -name __pycache__)

@@ -30,46 +30,69 @@ Damage: TypeAlias = Callable[[Arena, Load, str], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Flip:
-    """One bit of a file, changed."""
+    """One bit of a file, to be changed."""
 
     path: Path
     position: int
     mask: int
+    around: bytes
+    """What was there, from `position` on."""
 
-    def toggle(self) -> None:
+    @classmethod
+    def random(cls, folder: Path, pattern: str) -> Flip:
+        """Choose a bit of the files that hold anything."""
+        path = random.choice([each for each in folder.rglob(pattern) if each.stat().st_size])
+        position = random.randrange(path.stat().st_size)
+        with path.open("rb") as file:
+            file.seek(position)
+            return cls(path, position, 1 << random.randrange(8), file.read(16))
+
+    def make(self) -> None:
+        self._write(self._flipped)
+
+    def undo(self) -> None:
+        """Put the bit back, unless the file has become another."""
+        if self.path.exists():
+            with self.path.open("rb") as file:
+                file.seek(self.position)
+                if file.read(len(self.around)) == self._flipped:
+                    self._write(self.around)
+
+    @property
+    def _flipped(self) -> bytes:
+        return bytes([self.around[0] ^ self.mask]) + self.around[1:]
+
+    def _write(self, data: bytes) -> None:
         with self.path.open("r+b") as file:
             file.seek(self.position)
-            byte = file.read(1)[0]
-            file.seek(self.position)
-            file.write(bytes([byte ^ self.mask]))
+            file.write(data)
 
 
-def random_flip(folder: Path, pattern: str) -> Flip:
-    """Choose a bit of the files that hold anything."""
-    path = random.choice([each for each in folder.rglob(pattern) if each.stat().st_size])
-    return Flip(path, random.randrange(path.stat().st_size), 1 << random.randrange(8))
+def _newest(data: Path, pattern: str) -> Path:
+    """The newest of the folders: the stream of the load is the last that was made."""
+    return max(data.glob(pattern)) if pattern else data
 
 
-async def flip_bit(arena: Arena, load: Load, name: str, *, pattern: str) -> None:
-    """Flip a bit of the stopped node `name`, look what it serves, and have it run again."""
-    flip = random_flip(arena.cluster.data_of(name), pattern)
-    flip.toggle()
+async def flip_bit(arena: Arena, load: Load, name: str, *, folder: str, pattern: str) -> None:
+    """Flip a bit of the stopped node `name`, look what it serves, and put the bit back."""
+    flip = Flip.random(_newest(arena.cluster.data_of(name), folder), pattern)
+    flip.make()
     logged = len(arena.cluster.log_of(name))
     arena.cluster.start(name)
     refused = await _refusal(arena, load, name)
-    if refused is None:
-        return
+    load.remarks.append(refused or "served all")
     log = arena.cluster.log_of(name)[logged:]
-    assert flip.path.name in log, f"{refused}, and the log does not name {flip.path}:\n{log}"
+    where = f"{flip.path}, byte {flip.position}"
+    assert refused is None or flip.path.name in log, f"{refused}; not in the log: {where}\n{log}"
     if arena.is_running(name):
         arena.cluster.kill(name)
-    flip.toggle()
+    flip.undo()
     arena.cluster.start(name)
 
 
 async def flip_index_bit(arena: Arena, load: Load, name: str) -> None:
     """An offset index is made anew from its segment: nothing is refused."""
-    random_flip(arena.cluster.data_of(name), "*.index").toggle()
+    Flip.random(_newest(arena.cluster.data_of(name), "streams/*"), "*.index").make()
     arena.cluster.start(name)
     refused = await _refusal(arena, load, name)
     assert refused is None, refused
@@ -90,12 +113,12 @@ async def _refusal(arena: Arena, load: Load, name: str) -> str | None:
     if not await _is_ready(arena, name):
         code = arena.cluster.processes[name].returncode
         assert code == EXIT_REFUSED, f"{name} did not start and ended with {code}"
-        return "it did not start"
+        return "did not start"
     others = [url for url in arena.cluster.urls if url != arena.cluster.url(name)]
     try:
         served = await served_by(arena.cluster.url(name), load.stream)
     except NotServed as error:
-        return str(error)
+        return f"answered {error.status}"
     right = await served_by(others[0], load.stream)
     _check_same(name, served, right)
     return None
@@ -124,9 +147,9 @@ async def _is_ready(arena: Arena, name: str) -> bool:
 
 
 DAMAGES: Final[dict[str, Damage]] = {
-    "log": partial(flip_bit, pattern="*.wal"),
+    "log": partial(flip_bit, folder="wal", pattern="*.wal"),
     "log's end": tear_log,
-    "segment": partial(flip_bit, pattern="*.log"),
+    "segment": partial(flip_bit, folder="streams/*", pattern="*.log"),
     "index": flip_index_bit,
-    "checkpoint": partial(flip_bit, pattern="checkpoint"),
+    "checkpoint": partial(flip_bit, folder="", pattern="checkpoint"),
 }

@@ -75,6 +75,8 @@ class Load:
     stale_reads: int = 0
     struck_at: float = 0.0
     """When the fault began, or when the nodes were started again if it took all of them."""
+    remarks: list[str] = field(default_factory=list)
+    """What a node did where it had a choice."""
     _numbers: itertools.count[int] = field(default_factory=itertools.count)
     _acknowledged_end: int = 0
     """The first offset behind all acknowledged ones."""
@@ -97,10 +99,11 @@ class Load:
         self.struck_at = time.monotonic()
 
     async def goes_on(self, appends: int = 50, deadline_s: float = 20) -> None:
-        """Wait until so many appends that began after the strike are acknowledged."""
+        """Wait until so many appends that begin from now on are acknowledged."""
+        began = time.monotonic()
         try:
             async with asyncio.timeout(deadline_s):
-                while self._since_strike() < appends:
+                while self._count_since(began) < appends:
                     await asyncio.sleep(0.02)
         except TimeoutError:
             raise AssertionError(f"writes did not go on within {deadline_s} s") from None
@@ -112,8 +115,8 @@ class Load:
         return max((after - before for before, after in itertools.pairwise(around)), default=0.0)
 
     def first_after_strike_s(self) -> float:
-        """Time from the strike to the first acknowledgement after it."""
-        after = (each.ended for each in self.acknowledged.values() if each.ended > self.struck_at)
+        """Time from the strike to the first acknowledgement of an append that began after it."""
+        after = (each.ended for each in self.acknowledged.values() if each.began > self.struck_at)
         return min(after) - self.struck_at
 
     def slowest_s(self) -> float:
@@ -154,8 +157,8 @@ class Load:
             wrong += each.offset < highest
         return wrong
 
-    def _since_strike(self) -> int:
-        return sum(each.began > self.struck_at for each in self.acknowledged.values())
+    def _count_since(self, moment: float) -> int:
+        return sum(each.began > moment for each in self.acknowledged.values())
 
     def _next_value(self) -> bytes:
         return b"value %d" % next(self._numbers)
@@ -229,6 +232,10 @@ class Load:
 class NotServed(Exception):
     """The node answered a read with an error."""
 
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(f"{status} {text}")
+        self.status = status
+
 
 async def served_by(url: str, stream: str, consistency: str = "linearizable") -> list[Any]:
     """All records of the stream as this node and no other serves them. Raises NotServed."""
@@ -244,7 +251,7 @@ async def served_by(url: str, stream: str, consistency: str = "linearizable") ->
             async with session.get(f"{url}/v1/streams/{stream}/records", params=query) as answer:
                 body = await answer.read()
             if answer.status != 200:
-                raise NotServed(f"{answer.status} {body.decode(errors='replace')}")
+                raise NotServed(answer.status, body.decode(errors="replace"))
             page = msgpack.unpackb(body)["records"]
             if not page:
                 return records
