@@ -170,7 +170,7 @@ def report(tallies: list[Tally], rounds: int, seconds: float) -> str:
     return (
         f"# Chaos, {datetime.date.today()}\n\n"
         f"`deploy/chaos.py --rounds {rounds}` on {os.cpu_count()} CPUs, Linux "
-        f"{platform.release()}, Python {platform.python_version()}; "
+        f"{platform.release().partition('-')[0]}, Python {platform.python_version()}; "
         f"load average {os.getloadavg()[2]:.1f}, the cluster's own share included. "
         f"{len(tallies)} kinds of fault in {seconds:.0f} s: "
         f"{acknowledged} records acknowledged, {wrong}.\n\n"
