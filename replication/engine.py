@@ -19,7 +19,7 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from ..storage import checkpoint
 from ..storage.filesystem import FileSystem
@@ -54,8 +54,6 @@ from .stream_files import StreamFiles
 from .unwritten import Unwritten
 
 logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 LOAD_BYTES = 1 << 20
 CHECKPOINT_AGAIN_S = 5.0

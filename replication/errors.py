@@ -157,20 +157,3 @@ class OffsetTrimmed(Refused):
 
 class BeyondHighWatermark(Refused):
     code = "beyond_high_watermark"
-
-
-REFUSALS: dict[str, type[Refused]] = {
-    refusal.code: refusal
-    for refusal in (
-        UnknownStream,
-        StreamExists,
-        ConditionFailed,
-        IdempotencyConflict,
-        OutOfOrderSequence,
-        ProducerFenced,
-        ProducerExpired,
-        RecordTooLarge,
-        BeyondHighWatermark,
-    )
-}
-"""Refusals that apply may answer, by code."""
