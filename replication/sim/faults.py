@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
+from contextlib import suppress
 from random import Random
 
+from ..engine import Engine
+from ..errors import MembershipConflict
+from ..members import Config, added, removed
 from .network import SILENT_LINK_S
 from .node import SimNode
 from .world import World
@@ -39,6 +43,9 @@ class Faults:
             "slow_disk": self._slow_disk,
             "disk_error": self._disk_error,
             "disk_full": self._disk_full,
+            "add": self._add,
+            "remove": self._remove,
+            "wipe": self._wipe,
             "transfer": self._transfer,
             "wall_jump": self._wall_jump,
         }
@@ -135,6 +142,36 @@ class Faults:
 
         self._world.scheduler.after(self._some((0.5, 2.0)), ended)
 
+    # ---- members
+
+    def _add(self, node: SimNode) -> None:
+        as_voter = self._rng.random() < 0.8
+        self._change(lambda old: added(old, node.id, (node.id, 0), as_voter=as_voter))
+
+    def _remove(self, node: SimNode) -> None:
+        self._change(lambda old: removed(old, node.id))
+
+    def _change(self, plan: Callable[[Config], Config]) -> None:
+        leader = self._world.leader()
+        if leader is not None and leader.process is not None:
+            engine = leader.process.engine
+            leader.enter(lambda: None if engine.stopped else _ask(engine, plan))
+
+    def _wipe(self, node: SimNode) -> None:
+        """The disk is lost, if that leaves a majority of those who count with theirs."""
+        leader = self._world.leader()
+        if leader is None or leader.process is None or leader is node:
+            return
+        core, nodes = leader.process.core, self._world.nodes
+        is_sure = core.term() == max(self._world.checks.leaders) and core.may_change_members()
+        voters = core.members.newest.voters()
+        intact = {each for each in voters if nodes[each].incarnation == voters[each]} - {node.id}
+        if not is_sure or len(intact) <= len(voters) // 2:
+            return
+        node.kill(power=True)
+        node.new_disk(self._world.seed)
+        node.start_after(self._some((0.3, 1.0, 3.0)))
+
     # ---- not faults, but inconvenient
 
     def _transfer(self, node: SimNode) -> None:
@@ -145,6 +182,12 @@ class Faults:
 
     def _wall_jump(self, node: SimNode) -> None:
         node.wall_offset_ms = self._rng.choice((-3_600_000, -5_000, 0, 5_000, 3_600_000))
+
+
+def _ask(engine: Engine, plan: Callable[[Config], Config]) -> None:
+    """Propose a change of members, unless it cannot be."""
+    with suppress(MembershipConflict):
+        engine.change_members(plan(engine.core.members.newest))
 
 
 def _ignore(accepted: bool) -> None:
