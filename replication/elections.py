@@ -266,9 +266,10 @@ class Elections(SyncObj):  # type: ignore[misc]
     def _on_pre_vote_reply(self, node: Node, reply: PreVoteReply) -> None:
         if reply.term > self._term:
             self._step_down(reply.term)
-        elif reply.granted and self._pre_vote and self._pre_vote.round == reply.round:
-            if node in self._others:
-                self._pre_vote.granted.add(node.id)
+            return
+        asked = self._pre_vote
+        if reply.granted and asked and asked.round == reply.round and node in self._others:
+            asked.granted.add(node.id)
 
     def _step_down(self, term: int) -> None:
         """Somebody is in a later term."""

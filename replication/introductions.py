@@ -17,6 +17,9 @@ def why_refused(hello: Hello, members: Members, cluster_id: str | None) -> Refus
         return Refusal(f"protocol {hello.protocol}, here it is {PROTOCOL}", is_stranger=False)
     if cluster_id and hello.cluster_id and hello.cluster_id != cluster_id:
         return Refusal(f"{hello.node} belongs to cluster {hello.cluster_id}", is_stranger=False)
-    if members.newest.get(hello.node) is None and hello.members_index <= members.index:
-        return Refusal(f"{hello.node} is not a member of this cluster", is_stranger=True)
-    return None
+    if members.newest.get(hello.node) is not None:
+        return None
+    knows_better = hello.members_index > members.index and cluster_id in (None, hello.cluster_id)
+    if knows_better:
+        return None
+    return Refusal(f"{hello.node} is not a member of this cluster", is_stranger=True)

@@ -1,7 +1,7 @@
 """Who is in the cluster, as the log says it.
 
-A config entry carries the whole list. The newest one in the log rules, committed or not; one that is
-truncated rules no more. Before the first, the settings do (`--cluster`).
+A config entry carries the whole list. The newest one in the log rules, committed or not; one that
+is truncated rules no more. Before the first, the settings do (`--cluster`).
 
 What votes and counts is not a name but a node with its disk: an id *and* an incarnation, which a
 data folder draws when it is made. A node that comes back under its old id with an empty disk is
@@ -141,6 +141,11 @@ class Members:
         return self._history[-1][0] if self._history else 0
 
     @property
+    def is_listed(self) -> bool:
+        """Is this node a member, as far as it knows?"""
+        return (self.is_known or not self._joins) and self.newest.get(self.node_id) is not None
+
+    @property
     def is_voter(self) -> bool:
         """May this node campaign?"""
         me = self.newest.get(self.node_id)
@@ -191,7 +196,7 @@ class Members:
 def next_step(
     config: Config, heard: Mapping[str, str], is_caught_up: Callable[[str], bool]
 ) -> Config | None:
-    """What the leader changes by itself: an incarnation it did not know, a learner that is ready."""
+    """What the leader changes by itself: incarnations it did not know, learners that are ready."""
     for member in config.members:
         incarnation = heard.get(member.id, member.incarnation)
         if incarnation != member.incarnation:
@@ -205,7 +210,5 @@ def next_step(
                 )
             )
         if member.becomes_voter and is_caught_up(member.id):
-            return config.put(
-                msgspec.structs.replace(member, is_voter=True, becomes_voter=False)
-            )
+            return config.put(msgspec.structs.replace(member, is_voter=True, becomes_voter=False))
     return None

@@ -27,9 +27,7 @@ class Membership:
         self._change = change
         self._is_changing = False
 
-    async def add(
-        self, node: str, address: Address, *, as_voter: bool, timeout_s: float
-    ) -> None:
+    async def add(self, node: str, address: Address, *, as_voter: bool, timeout_s: float) -> None:
         """Raises MembershipConflict, OutcomeUnknown."""
         known = self._core.members.newest.get(node)
         if known is not None and known.address != address and self._is_alive(node):
@@ -43,7 +41,9 @@ class Membership:
                 and not member.becomes_voter
             )
 
-        await self._run(lambda old: added(old, node, address, as_voter=as_voter), is_done, timeout_s)
+        await self._run(
+            lambda old: added(old, node, address, as_voter=as_voter), is_done, timeout_s
+        )
 
     async def remove(self, node: str, *, timeout_s: float) -> None:
         """Raises MembershipConflict, UnknownMember, OutcomeUnknown."""

@@ -111,7 +111,7 @@ class Peers:
             self._dial_soon(peer, 0.0)
 
     def follow(self, members: Members) -> None:
-        """Speak with these from now on, and with nobody else. The first call comes before `start`."""
+        """Speak with these from now on, and with nobody else. First called before `start`."""
         self._members = members
         newest = members.newest.members
         before = self.addresses

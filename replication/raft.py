@@ -30,9 +30,9 @@ from pysyncobj.node import Node
 
 from ..storage.wal import Entry
 from .config import Timing
+from .errors import MembershipConflict
 from .following import Following, Machine
 from .gate import Gate
-from .errors import MembershipConflict
 from .journal import RaftJournal
 from .members import Config, Members, encode_config, is_one_step, next_step
 from .messages import (

@@ -77,9 +77,7 @@ def _recover(config: ReplicaConfig, folder: DataFolder, files: FileSystem) -> Re
     return Recovered(folder, machine, streams, wal, members)
 
 
-def _members(
-    config: ReplicaConfig, folder: DataFolder, machine: StateMachine, wal: Wal
-) -> Members:
+def _members(config: ReplicaConfig, folder: DataFolder, machine: StateMachine, wal: Wal) -> Members:
     """The lists of members in the checkpoint and in the log behind it, committed or not."""
     addresses = {config.id: config.address, **config.peers}
     founders = Config.of(Member(node, *address) for node, address in addresses.items())

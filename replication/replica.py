@@ -201,8 +201,8 @@ class Replica(LocalReads):
     @property
     def is_member(self) -> bool:
         """False while this node waits to be added, and when it was removed."""
-        is_listed = self._core.members.newest.get(self.id) is not None
-        return is_listed and not (self.leader_id is None and self._peers.is_stranger)
+        is_refused = self.leader_id is None and self._peers.is_stranger
+        return self._core.members.is_listed and not is_refused
 
     def status(self) -> ClusterStatus:
         return ClusterStatus(

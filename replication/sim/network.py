@@ -1,10 +1,10 @@
 """Connections between simulated nodes, as `peers.Peers` makes them.
 
 Every node dials every other member that it knows and speaks only on the connection it dialled; who
-hears a stranger turns it away. A connection delivers in order. It breaks when a process at its end dies, by a reset, or when a cut lasts longer than TCP
-waits; what was under way is lost then, or still arrives until the next connection of that sender is
-there. A cut in one direction holds that direction's messages back. Every message is encoded and
-decoded: nothing is shared by reference.
+hears a stranger turns it away. A connection delivers in order. It breaks when a process at its end
+dies, by a reset, or when a cut lasts longer than TCP waits; what was under way is lost then, or
+still arrives until the next connection of that sender is there. A cut in one direction holds that
+direction's messages back. Every message is encoded and decoded: nothing is shared by reference.
 """
 
 from __future__ import annotations
@@ -185,9 +185,7 @@ class Network:
         self._trace.add(f"{source.id}→{peer} connected")
         members = source.members
         address = (source.id, 0)
-        hello = Hello(
-            PROTOCOL, source.id, None, None, members.incarnation, address, members.index
-        )
+        hello = Hello(PROTOCOL, source.id, None, None, members.incarnation, address, members.index)
         self._send(connection, hello)
         source.enter(partial(source.inbox.connected, peer))
 
