@@ -102,6 +102,7 @@ class Cluster:
     async def values(self, name: str, stream: str = "s") -> list[bytes | None]:
         """All values of the stream as `name` serves them, after everything acknowledged so far."""
         node = self.running[name]
+        await until(lambda: node.ready, f"{name} to be ready")
         await node.read_barrier(timeout_s=10)
         found: list[bytes | None] = []
         offset = 0
