@@ -82,7 +82,8 @@ class Catchup:
         same = known is not None and (known.index, known.size) == (offer.index, offer.size)
         if self._steps is None or leader != self._leader or not same:
             logger.info("fetches a snapshot", extra={"leader": leader, "index": offer.index})
-            self._leader, self._offer = leader, offer
+            # What was asked for the former snapshot is no answer for this one.
+            self._leader, self._offer, self._ask = leader, offer, None
             self._steps = self._fetch(offer)
             self._go(None)
         elif self._ask is not None and upstream.now() - self._asked_at > ASK_AGAIN_S:

@@ -9,6 +9,10 @@ import pytest
 from cute_logger.replication.sim.runner import simulate
 
 FOUND = {
+    ("evil", 2000): (
+        "An answer to what the former snapshot's fetch had asked was taken for one to the next's:"
+        " Catchup.offered forgets the question."
+    ),
     ("evil", 3): (
         "After a failed fsync the log's end was read from the page cache and trusted, and gone at"
         " the next power loss: test_disk.py, test_the_log_writes_again_what_a_failed_fsync_lost."
