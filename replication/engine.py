@@ -44,7 +44,8 @@ from .messages import (
     SnapshotData,
     SnapshotRead,
 )
-from .raft import RaftCore, SnapshotMark
+from .progress import SnapshotMark
+from .raft import RaftCore
 from .runtime import Lane, Runtime
 from .snapshot import Snapshot
 from .snapshot_source import SnapshotSource

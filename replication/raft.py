@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from pysyncobj.node import Node
@@ -42,6 +41,7 @@ from .messages import (
     SnapshotOffer,
     pack_entries,
 )
+from .progress import HandOver, Progress, SnapshotMark
 from .read_gate import ReadGate
 from .upstream import COMMAND, MEMBERS, now
 
@@ -63,42 +63,6 @@ class Proposal(Protocol):
     def applied(self, result: Any) -> None: ...
     def unknown(self) -> None:
         """Leadership was lost: the entry may still be committed."""
-
-
-@dataclass(slots=True)
-class Progress:
-    """What the leader knows of one follower."""
-
-    acked: int = 0
-    """Everything up to here is durable there."""
-    sequence: int = 0
-    """Newest message of ours that it answered."""
-    rewound_at: int = -1
-    """Rejections of messages up to this sequence are answered already."""
-    told_commit: int = 0
-    """Newest commit index it was sent."""
-    is_short: bool = False
-    """Its disk has little room left …"""
-    is_full: bool = False
-    """… or none: it gets heartbeats only."""
-
-
-@dataclass(frozen=True, slots=True)
-class SnapshotMark:
-    """What this node can offer to a follower that needs entries the log does not hold any more."""
-
-    index: int
-    term: int
-    size: int
-
-
-@dataclass(slots=True)
-class HandOver:
-    """Leadership on its way to another node; no proposals are taken meanwhile."""
-
-    target: Node
-    until: float
-    sent: bool = False
 
 
 class RaftCore(Following):

@@ -20,8 +20,17 @@ from support.replicas import FAST, Cluster, MakeCluster, free_ports, until
 
 
 async def add(cluster: Cluster, name: str, role: str = "voter", timeout_s: float = 10) -> None:
-    leader = await cluster.leader()
-    await leader.add_member(name, cluster.addresses[name], role, timeout_s=timeout_s)
+    """Ask again if the leader changed meanwhile: the same call waits for what was begun."""
+    for _ in range(3):
+        leader = await cluster.leader()
+        term = leader.term
+        try:
+            await leader.add_member(name, cluster.addresses[name], role, timeout_s=timeout_s)
+        except OutcomeUnknown:
+            if leader.is_leader and leader.term == term:
+                raise
+        else:
+            return
 
 
 async def remove(cluster: Cluster, name: str) -> None:
