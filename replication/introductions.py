@@ -15,6 +15,8 @@ def why_refused(hello: Hello, members: Members, cluster_id: str | None) -> Refus
     """What to answer a node that introduces itself; None if it is welcome."""
     if hello.protocol != PROTOCOL:
         return Refusal(f"protocol {hello.protocol}, here it is {PROTOCOL}", is_stranger=False)
+    if hello.target != members.node_id:
+        return Refusal(f"this is {members.node_id}, not {hello.target}", is_stranger=False)
     if cluster_id and hello.cluster_id and hello.cluster_id != cluster_id:
         return Refusal(f"{hello.node} belongs to cluster {hello.cluster_id}", is_stranger=False)
     if members.newest.get(hello.node) is not None:

@@ -179,6 +179,11 @@ class Members:
 
         return self.is_known and addresses(self._founders) != addresses(self.newest)
 
+    def founder_address(self, node: str) -> tuple[str, int] | None:
+        """Where the settings say that node is."""
+        member = self._founders.get(node)
+        return member.address if member is not None else None
+
     def add(self, index: int, config: Config) -> None:
         self._history.append((index, config))
 

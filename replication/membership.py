@@ -17,6 +17,7 @@ from .members import Config, added, removed
 from .raft import RaftCore
 
 POLL_S = 0.01
+PATIENCE_S = 1.0
 ALIVE_S = 1.0
 """A node that answered so lately is alive where it is."""
 
@@ -71,13 +72,7 @@ class Membership:
             begun = False
             try:
                 async with asyncio.timeout(timeout_s):
-                    while not self._core.may_change_members():
-                        self._check_leads(begun)
-                        await asyncio.sleep(POLL_S)
-                    old = self._core.members.newest
-                    wanted = plan(old)
-                    if wanted != old:
-                        self._change(wanted)
+                    await self._begin(plan)
                     begun = True
                     while not (is_done(self._core.members.newest) and self._is_applied()):
                         self._check_leads(begun)
@@ -86,6 +81,26 @@ class Membership:
                 if begun:
                     raise OutcomeUnknown("not done in time; it goes on by itself") from None
                 raise MembershipConflict("another change is not committed yet") from None
+
+    async def _begin(self, plan: Callable[[Config], Config]) -> None:
+        """Propose what `plan` says; a leader that is new has to hear from the others first."""
+        loop = asyncio.get_running_loop()
+        patient_until = loop.time() + PATIENCE_S
+        while True:
+            self._check_leads(begun=False)
+            if self._core.may_change_members():
+                old = self._core.members.newest
+                wanted = plan(old)
+                if wanted == old:
+                    return
+                try:
+                    self._change(wanted)
+                except MembershipConflict:
+                    if loop.time() > patient_until:
+                        raise
+                else:
+                    return
+            await asyncio.sleep(POLL_S)
 
     def _is_applied(self) -> bool:
         return self._core.applied_index() >= self._core.members.index

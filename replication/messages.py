@@ -43,6 +43,8 @@ class Hello(msgspec.Struct, frozen=True, array_like=True, tag=0):
     """Where to dial back."""
     members_index: int
     """Index of the newest list of members in its log."""
+    target: str
+    """Whom the sender means to speak with; addresses may be out of date."""
 
 
 class Refusal(msgspec.Struct, frozen=True, array_like=True, tag=13):

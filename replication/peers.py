@@ -17,6 +17,8 @@ import asyncio
 import logging
 import random
 import socket
+from collections import Counter
+from itertools import count
 from typing import Protocol, cast
 
 from .config import Address
@@ -89,6 +91,9 @@ class Peers:
         self._turned_away: dict[str, str] = {}
         """What was logged last of a node that was refused."""
         self._refused_by: dict[str, str] = {}
+        self._told: dict[str, Address] = {}
+        """Where the others said they are."""
+        self._refusals: Counter[str] = Counter()
         self._is_stranger_until = 0.0
         self._http_url = http_url
         self._inbox: Inbox | None = None
@@ -148,7 +153,7 @@ class Peers:
         for link in [*links, *self.strangers]:
             link.transport.abort()
 
-    def hello(self) -> Hello:
+    def hello(self, peer: str) -> Hello:
         return Hello(
             PROTOCOL,
             self.node_id,
@@ -157,6 +162,7 @@ class Peers:
             self._members.incarnation,
             self._advertise,
             self._members.index,
+            peer,
         )
 
     def emit(self, peer: str, message: Message) -> None:
@@ -181,11 +187,11 @@ class Peers:
 
     async def _dial(self, peer: str, delay_s: float) -> None:
         loop = asyncio.get_running_loop()
-        while True:
+        for attempt in count():
             await asyncio.sleep(delay_s)
             if peer not in self.addresses or peer in self.outbound:
                 return
-            host, port = self.addresses[peer]
+            host, port = self._place(peer, attempt)
             try:
                 async with asyncio.timeout(DIAL_TIMEOUT_S):
                     await loop.create_connection(lambda: Outbound(self, peer), host, port)
@@ -193,6 +199,14 @@ class Peers:
                 delay_s = random.uniform(*REDIAL_S)
             else:
                 return
+
+    def _place(self, peer: str, attempt: int) -> Address:
+        """Where to dial: as the log says, and in turn where the settings say and it said itself;
+        all of a cluster may have moved at once.
+        """
+        places = [self.addresses[peer], self._members.founder_address(peer), self._told.get(peer)]
+        known = list(dict.fromkeys(place for place in places if place is not None))
+        return known[(self._refusals[peer] + attempt) % len(known)]
 
     def introduced(self, link: Inbound, hello: Hello) -> None:
         """A stranger said who it is; Refused if it has no business here."""
@@ -209,6 +223,7 @@ class Peers:
         self.strangers.discard(link)
         self.inbound[hello.node] = link
         self.http_urls[hello.node] = hello.http_url
+        self._told[hello.node] = hello.raft
         if old is not None:
             old.transport.abort()
         self.inbox.introduced(hello.node, hello.incarnation)
@@ -238,6 +253,7 @@ class Peers:
 
     def was_refused(self, peer: str, refusal: Refusal) -> None:
         """`peer` does not want to hear this node."""
+        self._refusals[peer] += 1
         if refusal.is_stranger:
             now = asyncio.get_running_loop().time()
             self._is_stranger_until = now + STRANGER_S
@@ -364,7 +380,7 @@ class Outbound(asyncio.Protocol):
         raw = self.transport.get_extra_info("socket")
         if raw is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENT_LINK_MS)
-        self.send(self._peers.hello())
+        self.send(self._peers.hello(self.peer))
         self._peers.outbound[self.peer] = self
         self._peers.inbox.connected(self.peer)
 

@@ -212,7 +212,16 @@ class RaftCore(Following):
             raise MembershipConflict("another change of members is not committed yet")
         if me is None or not me.is_voter or not is_one_step(self.members.newest, config):
             raise MembershipConflict("one voter at a time, and not the leader")
+        if not self._has_majority(config):
+            raise MembershipConflict("too few of the voters that would remain are alive")
         self._append_config(config)
+
+    def _has_majority(self, config: Config) -> bool:
+        """Could the voters in `config` commit anything now?"""
+        horizon = now() - self.timing.check_quorum_s
+        voters = config.voters()
+        alive = {node.id for node in self._seated if self._responded[node] > horizon}
+        return 2 * (1 + len(alive & voters.keys())) > len(voters)
 
     def _append_config(self, config: Config) -> None:
         index = self.journal.last_index + 1

@@ -149,7 +149,20 @@ class Faults:
         self._change(lambda old: added(old, node.id, (node.id, 0), as_voter=as_voter))
 
     def _remove(self, node: SimNode) -> None:
-        self._change(lambda old: removed(old, node.id))
+        """As long as a majority of those who remain have the disks they count with."""
+
+        def plan(old: Config) -> Config:
+            new = removed(old, node.id)
+            if len(self._intact(new)) <= len(new.voters()) // 2:
+                raise MembershipConflict("two failures at a time")
+            return new
+
+        self._change(plan)
+
+    def _intact(self, config: Config) -> set[str]:
+        """The voters that still have the disks they count with."""
+        voters, nodes = config.voters(), self._world.nodes
+        return {node for node in voters if nodes[node].incarnation == voters[node]}
 
     def _change(self, plan: Callable[[Config], Config]) -> None:
         leader = self._world.leader()
@@ -162,11 +175,11 @@ class Faults:
         leader = self._world.leader()
         if leader is None or leader.process is None or leader is node:
             return
-        core, nodes = leader.process.core, self._world.nodes
+        core = leader.process.core
         is_sure = core.term() == max(self._world.checks.leaders) and core.may_change_members()
-        voters = core.members.newest.voters()
-        intact = {each for each in voters if nodes[each].incarnation == voters[each]} - {node.id}
-        if not is_sure or len(intact) <= len(voters) // 2:
+        config = core.members.newest
+        intact = self._intact(config) - {node.id}
+        if not is_sure or len(intact) <= len(config.voters()) // 2:
             return
         node.kill(power=True)
         node.new_disk(self._world.seed)

@@ -183,10 +183,9 @@ class Network:
         connection = Connection(source, target)
         self._outbound[source.id, peer] = connection
         self._trace.add(f"{source.id}→{peer} connected")
-        members = source.members
-        address = (source.id, 0)
-        hello = Hello(PROTOCOL, source.id, None, None, members.incarnation, address, members.index)
-        self._send(connection, hello)
+        members, address = source.members, (source.id, 0)
+        identity = (members.incarnation, address, members.index, peer)
+        self._send(connection, Hello(PROTOCOL, source.id, None, None, *identity))
         source.enter(partial(source.inbox.connected, peer))
 
     def _close(self, connection: Connection, *, loses: bool) -> None:

@@ -51,4 +51,4 @@ def test_help_lists_every_command_without_loading_aiohttp_or_rich() -> None:
 
 
 def test_commands_that_are_not_built_are_not_listed() -> None:
-    assert set(COMMANDS) == {"cluster", "node", "produce", "read", "stream", "tail", "up"}
+    assert set(COMMANDS) == {"cluster", "node", "produce", "read", "sim", "stream", "tail", "up"}

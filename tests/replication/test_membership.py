@@ -167,6 +167,18 @@ async def test_a_dead_node_is_replaced(make_cluster: MakeCluster) -> None:
     assert await cluster.values("n4") == [b"a", b"b"]
 
 
+async def test_nobody_is_removed_whom_the_majority_needs(make_cluster: MakeCluster) -> None:
+    cluster = await make_cluster()
+    leader = await cluster.leader()
+    lost, needed = (name for name in cluster.running if name != leader.id)
+    await cluster.stop(lost)
+    await asyncio.sleep(2 * FAST.check_quorum_s)
+    with pytest.raises(MembershipConflict, match="alive"):
+        await leader.remove_member(needed, timeout_s=10)
+    await leader.remove_member(lost, timeout_s=10)
+    await leader.remove_member(needed, timeout_s=10)
+
+
 async def test_a_node_moves_to_another_address(make_cluster: MakeCluster) -> None:
     cluster = await make_cluster()
     name = next(n for n, node in cluster.running.items() if not node.is_leader)
@@ -180,6 +192,18 @@ async def test_a_node_moves_to_another_address(make_cluster: MakeCluster) -> Non
     await leader.add_member(name, at, "voter", timeout_s=10)
     await cluster.append(b"x")
     assert await cluster.values(name) == [b"x"]
+
+
+async def test_a_cluster_whose_addresses_all_changed_finds_itself(
+    make_cluster: MakeCluster,
+) -> None:
+    cluster = await make_cluster()
+    await cluster.append(b"a")
+    await cluster.stop()
+    ports = free_ports(3)
+    cluster.addresses = {f"n{i}": ("127.0.0.1", port) for i, port in enumerate(ports, 1)}
+    await cluster.start()
+    assert await cluster.append(b"b")
 
 
 async def test_an_address_belongs_to_one_node(make_cluster: MakeCluster) -> None:
