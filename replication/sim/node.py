@@ -94,6 +94,7 @@ class SimNode:
         """Everything on the disk is lost; no process runs."""
         assert self.process is None
         self.disks += 1
+        self.incarnation = ""
         self.disk = SimDisk(Random(f"disk {self.id} {self.disks} {seed}"))
 
     @property
