@@ -156,11 +156,11 @@ def cluster_from(shape: Any) -> ClusterInfo:
         term=members["term"],
         commit_index=members["commit_index"],
         applied_index=members["applied_index"],
-        nodes=[_node_from(node) for node in members["nodes"]],
+        nodes=[node_from(node) for node in members["nodes"]],
     )
 
 
-def _node_from(shape: Any) -> NodeInfo:
+def node_from(shape: Any) -> NodeInfo:
     members = _members(shape)
     return NodeInfo(
         id=members["id"],

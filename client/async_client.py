@@ -13,12 +13,14 @@ from typing import Any, Self
 from . import wire
 from .answers import (
     ClusterInfo,
+    NodeInfo,
     Page,
     Receipt,
     StreamInfo,
     cluster_from,
     leader_from,
     log_start_from,
+    node_from,
     page_from,
     producer_from,
     receipt_from,
@@ -436,6 +438,32 @@ class AsyncClient:
             repeatable=node is not None,
         )
         return await self._caller.call(call, self._attempts(timeout), leader_from)
+
+    async def add_member(
+        self, node: str, raft: str, role: str = "voter", *, timeout: float | None = None
+    ) -> NodeInfo:
+        """Have `node`, whose Raft address is `raft`, take part as `voter` or `learner`.
+
+        Returns once it does: a voter has to catch up first. The same call moves a node to another
+        address, and promotes or demotes it. Raises MembershipConflict; OutcomeUnknown if it goes
+        on by itself.
+        """
+        body = json.dumps({"id": node, "raft": raft, "role": role}).encode()
+        path = wire.path_of("v1", "cluster", "members")
+        call = Call("POST", path, body=body, writes=True, tells_timeout=True)
+        return await self._caller.call(call, self._attempts(timeout), node_from)
+
+    async def remove_member(self, node: str, *, timeout: float | None = None) -> None:
+        """Take `node` out of the cluster; the leader hands leadership over first."""
+        attempts = self._attempts(timeout)
+        path = wire.path_of("v1", "cluster", "members", node)
+        call = Call("DELETE", path, writes=True, tells_timeout=True)
+        try:
+            await self._caller.call(call, attempts, lambda body: None)
+        except Refused as error:
+            # As with streams: the repeat of a removal that was carried out finds nothing.
+            if error.code != "not_found" or not attempts.unanswered:
+                raise
 
     def _attempts(self, timeout: float | None, extra_s: float = 0.0) -> Attempts:
         seconds = self._timeout if timeout is None else checked_timeout(timeout)

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Coroutine, Iterator, Mapping, Sequen
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from .answers import ClusterInfo, Page, Receipt, StreamInfo
+from .answers import ClusterInfo, NodeInfo, Page, Receipt, StreamInfo
 from .async_client import DEFAULT_TIMEOUT_S, AsyncClient, Value
 from .producer import BatchingProducer
 from .record import Record
@@ -215,6 +215,16 @@ class Client:
     def transfer_leadership(self, node: str | None = None, *, timeout: float | None = None) -> str:
         """See `AsyncClient.transfer_leadership`."""
         return self._thread.run(self._client.transfer_leadership(node, timeout=timeout))
+
+    def add_member(
+        self, node: str, raft: str, role: str = "voter", *, timeout: float | None = None
+    ) -> NodeInfo:
+        """See `AsyncClient.add_member`."""
+        return self._thread.run(self._client.add_member(node, raft, role, timeout=timeout))
+
+    def remove_member(self, node: str, *, timeout: float | None = None) -> None:
+        """See `AsyncClient.remove_member`."""
+        self._thread.run(self._client.remove_member(node, timeout=timeout))
 
 
 class SyncProducer:

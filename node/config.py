@@ -40,8 +40,9 @@ class NodeConfig:
     id: str
     data: str
     cluster: Mapping[str, Address]
-    """Raft addresses of all voters by id, this node's own included."""
+    """Raft addresses of all nodes by id, this one's own included; the log may know better."""
     raft: Address
+    join: bool = False
     http: Address = ("127.0.0.1", 8101)
     http_advertise: str | None = None
     insecure: bool = False
@@ -266,6 +267,7 @@ _ROWS = (
     Setting(
         "cluster", _cluster, "n1=HOST:PORT,…", "Raft addresses of all nodes, this one included."
     ),
+    Setting("join", _flag, "", "Found no cluster: wait to be added to one."),
     Setting("raft", parse_address, "HOST:PORT", "Where to listen for peers; else as in --cluster."),
     Setting("http", parse_address, "HOST:PORT", "Where to listen for clients."),
     Setting("http_advertise", _url, "URL", "Base URL told to peers and redirected clients."),

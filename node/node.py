@@ -39,6 +39,8 @@ def replica_config(config: NodeConfig) -> ReplicaConfig:
         data=config.data,
         raft_address=config.raft,
         peers=config.peers,
+        raft_advertise=config.cluster[config.id],
+        joins=config.join,
         http_url=config.http_url,
         timing=Timing(
             append_period_s=config.append_period / 1000,

@@ -71,8 +71,17 @@ class ReplicaConfig:
     """Data folder; created if missing, locked while in use."""
     raft_address: Address
     peers: Mapping[str, Address]
-    """The other voters, by id."""
+    """The other nodes, by id; who is a member says the log, as soon as there is one."""
+    raft_advertise: Address | None = None
+    """Where the others dial, if that is not where this node listens."""
+    joins: bool = False
+    """This node is to be added to a cluster: it founds none, and waits."""
     http_url: str | None = None
     """Base URL told to the other nodes, so that they can forward to this one."""
     timing: Timing = field(default_factory=Timing)
     limits: Limits = field(default_factory=Limits)
+
+    @property
+    def address(self) -> Address:
+        """Where the others dial this node."""
+        return self.raft_advertise or self.raft_address

@@ -5,7 +5,7 @@ without a majority back to follower. Added here, at the places where it asks or 
 
 - pre-vote: nobody raises the term without a majority that would vote for it (Ongaro's thesis, 9.6);
 - stickiness: no vote against a leader that was heard from lately;
-- a voter counts once, and only if it is a member;
+- a voter counts once, and only if it is a member with the disk that the log names (`members.py`);
 - a broken connection to the leader shortens the wait, since a killed process closes its sockets.
 
 Term and vote go through the journal, and every vote through the gate: neither shows before it is
@@ -24,10 +24,15 @@ from pysyncobj.node import Node
 from .config import Timing
 from .gate import Gate
 from .journal import RaftJournal
+from .members import Members
 from .messages import PreVoteReply, PreVoteRequest, TimeoutNow, Vote, VoteRequest
 from .upstream import CANDIDATE, FOLLOWER, LEADER, Stock, now
 
 logger = logging.getLogger(__name__)
+
+
+_NOBODY = ""
+"""No folder's incarnation: the vote of a seat that nobody fills."""
 
 
 class Fatal(BaseException):
@@ -68,19 +73,24 @@ class Elections(SyncObj):  # type: ignore[misc]
 
     def __init__(
         self,
-        node_id: str,
-        peers: list[str],
+        members: Members,
         *,
         timing: Timing,
         journal: RaftJournal,
         gate: Gate,
         applied_index: int,
     ) -> None:
-        self.node_id = node_id
+        self.node_id = members.node_id
+        self.members = members
         self.journal = journal
         self.gate = gate
         self.timing = timing
-        self.nodes = {peer: Node(peer) for peer in peers}
+        self.nodes: dict[str, Node] = {}
+        self._learners: set[Node] = set()
+        self._seated: set[Node] = set()
+        """The other voters that are what the config says they are: they vote and count."""
+        self._incarnations: dict[str, str] = {}
+        """What the others said they are."""
         self._sequence = 0
         self._heard = float("-inf")
         self._voters: set[str] = set()
@@ -94,12 +104,14 @@ class Elections(SyncObj):  # type: ignore[misc]
             leaderFallbackTimeout=timing.check_quorum_s,
             connectionTimeout=max(3.5, timing.election_timeout_s_max),
         )
-        super().__init__(Node(node_id), list(self.nodes.values()), conf, transport=gate)
+        super().__init__(Node(self.node_id), [], conf, transport=gate)
         self._poller = _NoSockets()
         self._need_dump = False
         self._stock_log = journal
         self._term, self._voted_for = journal.getCurrentTerm(), journal.getVotedForNodeId()
         self._applied = self._commit = applied_index
+        gate.voter_of = self._voter_asked
+        self._adopt()
         if self._applied < journal.base_index:
             raise Fatal(f"applied up to {self._applied}, the log begins after {journal.base_index}")
 
@@ -124,13 +136,40 @@ class Elections(SyncObj):  # type: ignore[misc]
 
     def last_seen_s(self, peer: str) -> float | None:
         """Seconds since `peer` answered this leader, or led this follower; None if unknown."""
-        node = self.nodes[peer]
+        node = self._node(peer)
         if self.is_leader():
             return now() - self._responded[node] if node in self._responded else None
         return now() - self._heard if node == self._leader else None
 
     def is_connected(self, peer: str) -> bool:
-        return self.nodes[peer] in self._connected
+        return self._node(peer) in self._connected
+
+    def _node(self, peer: str) -> Node:
+        return self.nodes.setdefault(peer, Node(peer))
+
+    # ---- members
+
+    def _adopt(self) -> None:
+        """The newest config in the log has changed: it rules from now on."""
+        others = [member for member in self.members.newest.members if member.id != self.node_id]
+        self._others = {self._node(member.id) for member in others if member.is_voter}
+        self._learners = {self._node(member.id) for member in others if not member.is_voter}
+        self._seat()
+
+    def _seat(self) -> None:
+        voters, heard = self.members.newest.voters(), self._incarnations
+        self._seated = {node for node in self._others if voters[node.id] == heard.get(node.id)}
+
+    def introduced(self, peer: str, incarnation: str) -> None:
+        """`peer` has opened a connection and said which disk it has."""
+        self._incarnations[peer] = incarnation
+        self._seat()
+
+    def _voter_asked(self, peer: str) -> str | None:
+        """The incarnation that has the vote of `peer`, by this node's log."""
+        if not self.members.is_known:
+            return None
+        return self.members.newest.voters().get(peer) or _NOBODY
 
     # ---- connections
 
@@ -138,7 +177,7 @@ class Elections(SyncObj):  # type: ignore[misc]
         """The connection to `peer` broke. If it led, its process is most likely gone: do not wait
         for the timer.
         """
-        node = self.nodes[peer]
+        node = self._node(peer)
         self.gate.forget(peer)
         self.gate._onNodeDisconnected(node)
         if node == self._leader and self._state == FOLLOWER:
@@ -147,7 +186,7 @@ class Elections(SyncObj):  # type: ignore[misc]
 
     def still_receiving(self, peer: str) -> None:
         """Part of a message of `peer` arrived: as good as a heartbeat if it leads."""
-        if self._state == FOLLOWER and self._leader == self.nodes[peer]:
+        if self._state == FOLLOWER and self._leader == self._node(peer):
             self._deadline = max(self._deadline, now() + self.timing.election_timeout_s_min)
 
     # ---- votes
@@ -167,6 +206,8 @@ class Elections(SyncObj):  # type: ignore[misc]
         return self._leader is not None and self._heard > horizon
 
     def _on_vote_request(self, node: Node, request: VoteRequest) -> None:
+        if not self.members.may_vote(request.voter):
+            return
         if request.transfer or not self._leader_is_fresh():
             message = {
                 "type": "request_vote",
@@ -189,6 +230,8 @@ class Elections(SyncObj):  # type: ignore[misc]
 
     def _SyncObj__connectedToAnyone(self) -> bool:  # noqa: N802
         """Stock code asks this just before it starts an election: the place for the pre-vote."""
+        if not self.members.is_voter:
+            return False
         if not self._others or self.gate.transfer_term == self._term + 1:
             return self._may_campaign()
         asked = self._pre_vote
@@ -201,10 +244,11 @@ class Elections(SyncObj):  # type: ignore[misc]
         until = now() + self._election_timeout()
         self._pre_vote = PreVote(self._term + 1, self._sequence, until, {self.node_id})
         self._leader = None
-        last = self.journal
-        request = PreVoteRequest(self._term, self._sequence, last.last_index, last.last_term)
-        for peer in self.nodes:
-            self.gate.post(peer, request)
+        at = self.journal
+        for peer in sorted(node.id for node in self._others):
+            voter = self._voter_asked(peer)
+            question = (self._term, self._sequence, at.last_index, at.last_term, voter)
+            self.gate.post(peer, PreVoteRequest(*question))
         return False
 
     def _may_campaign(self) -> bool:
@@ -216,13 +260,16 @@ class Elections(SyncObj):  # type: ignore[misc]
         theirs = (request.last_term, request.last_index)
         ours = (self.journal.last_term, self.journal.last_index)
         granted = request.term >= self._term and theirs >= ours and not self._leader_is_fresh()
+        granted = granted and self.members.may_vote(request.voter)
         self.gate.post(node.id, PreVoteReply(self._term, request.round, granted))
 
     def _on_pre_vote_reply(self, node: Node, reply: PreVoteReply) -> None:
         if reply.term > self._term:
             self._step_down(reply.term)
-        elif reply.granted and self._pre_vote and self._pre_vote.round == reply.round:
-            self._pre_vote.granted.add(node.id)
+            return
+        asked = self._pre_vote
+        if reply.granted and asked and asked.round == reply.round and node in self._others:
+            asked.granted.add(node.id)
 
     def _step_down(self, term: int) -> None:
         """Somebody is in a later term."""

@@ -38,6 +38,7 @@ from .install import Staging
 from .journal import RaftJournal
 from .machine import StateMachine
 from .measures import Measures
+from .members import Config
 from .messages import (
     Message,
     ReadIndexReply,
@@ -45,7 +46,8 @@ from .messages import (
     SnapshotData,
     SnapshotRead,
 )
-from .raft import RaftCore, SnapshotMark
+from .progress import SnapshotMark
+from .raft import RaftCore
 from .runtime import Lane, Runtime
 from .snapshot import Snapshot
 from .snapshot_source import SnapshotSource
@@ -78,9 +80,12 @@ class Engine:
         measures: Measures,
         on_failure: Callable[[BaseException], None],
         on_applied: Callable[[], None],
+        on_members: Callable[[], None],
         on_snapshot: Callable[[], None],
     ) -> None:
-        """`on_snapshot`: one was fetched whole; the host stops this engine and recovers anew."""
+        """`on_members`: the log names others now. `on_snapshot`: one was fetched whole; the host
+        stops this engine and recovers anew.
+        """
         self.runtime = runtime
         self.core = core
         self.machine = machine
@@ -102,6 +107,9 @@ class Engine:
         self._measures = measures
         self._on_failure = on_failure
         self._on_applied = on_applied
+        self._on_members = on_members
+        self._announced_members = core.members.newest
+        self._is_cluster_id_kept = folder.cluster_id is not None
         self._scheduled = False
         self._armed_for = float("inf")
         self._flushing = False
@@ -142,6 +150,9 @@ class Engine:
         else:
             self._guard(self.core.receive, peer, message)
 
+    def introduced(self, peer: str, incarnation: str) -> None:
+        self._guard(self.core.introduced, peer, incarnation)
+
     def connected(self, peer: str) -> None:
         self._guard(self.core.connected, peer)
 
@@ -159,6 +170,11 @@ class Engine:
         accepted = self.core.hand_over(peer)
         self.pump()
         return accepted
+
+    def change_members(self, config: Config) -> None:
+        """On the leader. Raises MembershipConflict."""
+        self.core.change_members(config)
+        self.pump()
 
     def waiting_bytes(self) -> int:
         """Bytes of commands that are queued or uncommitted."""
@@ -207,6 +223,9 @@ class Engine:
         self._exchange_snapshots()
         self._write_behind()
         self._maybe_checkpoint()
+        if self.core.members.newest is not self._announced_members:
+            self._announced_members = self.core.members.newest
+            self._on_members()
         if self.machine.applied_index != self._announced_index:
             self._announced_index = self.machine.applied_index
             self._on_applied()
@@ -378,6 +397,11 @@ class Engine:
         """
         if not self._writing and (self.machine.unwritten or self.machine.created):
             self._write_now()
+        cluster_id = self.machine.cluster_id
+        if cluster_id is not None and not self._is_cluster_id_kept:
+            self._is_cluster_id_kept = True
+            job = partial(self._folder.keep_cluster_id, cluster_id)
+            self.runtime.run(Lane.STREAMS, job, partial(self._guard, _check))
 
     def _write_now(self) -> None:
         self._writing = True

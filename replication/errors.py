@@ -8,6 +8,8 @@
     │   ├── ShuttingDown         this node is stopping
     │   ├── Throttled            too much is waiting already
     │   ├── DiskFull             too little room on the disks
+    │   ├── MembershipConflict   another change of members is under way, or this one cannot be
+    │   ├── UnknownMember        no node of that id is a member
     │   ├── UnknownStream        ┐
     │   ├── StreamExists         │
     │   ├── ConditionFailed      │
@@ -105,6 +107,16 @@ class DiskFull(Refused):
 
     code = "disk_full"
     retriable = True
+
+
+class MembershipConflict(Refused):
+    """Not now, or not like this: `detail` says what is in the way."""
+
+    code = "membership_conflict"
+
+
+class UnknownMember(Refused):
+    code = "not_found"
 
 
 class UnknownStream(Refused):

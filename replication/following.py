@@ -15,8 +15,9 @@ from .config import Timing
 from .elections import Elections, Fatal
 from .gate import Gate
 from .journal import RaftJournal
+from .members import Config, Members, decode_config
 from .messages import AppendEntries, AppendReply, SnapshotOffer
-from .upstream import COMMAND, FOLLOWER, now
+from .upstream import COMMAND, FOLLOWER, MEMBERS, now
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +36,10 @@ class Machine(Protocol):
         """False while too much of what was applied waits for the disk."""
 
     def apply(self, index: int, term: int, command: memoryview | None) -> Any:
-        """Apply one committed entry, None for a leader's no-op, and return its result."""
+        """Apply one committed entry, None for one of Raft's own, and return its result."""
+
+    def settle(self, index: int, config: Config) -> None:
+        """The entry at `index`, which is applied next, names the cluster's members."""
 
 
 class Following(Elections):
@@ -43,8 +47,7 @@ class Following(Elections):
 
     def __init__(
         self,
-        node_id: str,
-        peers: list[str],
+        members: Members,
         *,
         timing: Timing,
         journal: RaftJournal,
@@ -63,8 +66,7 @@ class Following(Elections):
         self.offered: tuple[str, SnapshotOffer] | None = None
         """What the leader offered to this node; the engine takes it."""
         super().__init__(
-            node_id,
-            peers,
+            members,
             timing=timing,
             journal=journal,
             gate=gate,
@@ -135,6 +137,17 @@ class Following(Elections):
                 raise Fatal(f"{node.id} wants to overwrite committed entry {first}")
             journal.truncate(first)
         journal.extend(new)
+        self._follow_members(first, new)
+
+    def _follow_members(self, first: int, new: list[Entry]) -> None:
+        """The log was changed from entry `first` on."""
+        changed = self.members.truncate(first)
+        for entry in new:
+            if entry.payload[:1] == MEMBERS:
+                self.members.add(entry.index, decode_config(entry.payload[1:]))
+                changed = True
+        if changed:
+            self._adopt()
 
     def _note_synced(self, message: AppendEntries, verified: int) -> None:
         """A commit index of the leader's own term covers all that was ever committed before it."""
@@ -193,6 +206,9 @@ class Following(Elections):
     def _apply(self, entry: Entry) -> None:
         payload = entry.payload
         command = memoryview(payload)[1:] if payload[:1] == COMMAND else None
+        if payload[:1] == MEMBERS:
+            self.machine.settle(entry.index, decode_config(payload[1:]))
+            self.members.settle(entry.index)
         result = self.machine.apply(entry.index, entry.term, command)
         self._applied = entry.index
         self._was_applied(entry.index, result)

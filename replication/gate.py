@@ -37,6 +37,8 @@ class Gate(Transport):  # type: ignore[misc]
         self._log = log
         self._emit = emit
         self._held: defaultdict[str, deque[tuple[int, Message]]] = defaultdict(deque)
+        self.voter_of: Callable[[str], str | None] = lambda peer: None
+        """The incarnation whose vote a candidate asks for."""
         self.transfer_term: int | None = None
         """The term of an election the leader asked for; its vote requests say so."""
 
@@ -46,7 +48,11 @@ class Gate(Transport):  # type: ignore[misc]
         if kind == "request_vote":
             transfer = term == self.transfer_term
             request = VoteRequest(
-                term, message["last_log_index"], message["last_log_term"], transfer
+                term,
+                message["last_log_index"],
+                message["last_log_term"],
+                transfer,
+                self.voter_of(node.id),
             )
             self.post(node.id, request)
         elif kind == "response_vote":

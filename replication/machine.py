@@ -37,6 +37,7 @@ from .errors import (
     StreamExists,
     UnknownStream,
 )
+from .members import Config
 from .recent import Recent
 from .stream import Stream, describe
 from .types import Receipt, StreamInfo
@@ -52,6 +53,9 @@ class StateMachine:
         self.log_time = 0
         """Largest timestamp applied, ms since the epoch."""
         self.cluster_id: str | None = None
+        self.members: Config | None = None
+        """As of the applied index; None before the log said anything of members."""
+        self.members_index = 0
         self.next_stream_id = 1
         self.streams: dict[str, Stream] = {}
         self.producers = ProducerTable()
@@ -79,6 +83,10 @@ class StateMachine:
             results.append(self._HANDLERS[type(item)](self, item, index, term))
         self.applied_index, self.applied_term = index, term
         return results
+
+    def settle(self, index: int, config: Config) -> None:
+        """The entry at `index`, which is applied next, names the cluster's members."""
+        self.members, self.members_index = config, index
 
     def _append(self, command: AppendBatch, index: int, term: int) -> Receipt | Refused:
         stream = self.streams.get(command.stream)

@@ -23,7 +23,7 @@ from ..storage.wal import Entry
 
 FRAME_BYTES_MAX = 64 << 20
 FRAME_HEAD = struct.Struct("<IQ")
-PROTOCOL = 1
+PROTOCOL = 2
 
 
 class BadFrame(Exception):
@@ -37,6 +37,22 @@ class Hello(msgspec.Struct, frozen=True, array_like=True, tag=0):
     node: str
     cluster_id: str | None
     http_url: str | None
+    incarnation: str
+    """Of the sender's data folder."""
+    raft: tuple[str, int]
+    """Where to dial back."""
+    members_index: int
+    """Index of the newest list of members in its log."""
+    target: str
+    """Whom the sender means to speak with; addresses may be out of date."""
+
+
+class Refusal(msgspec.Struct, frozen=True, array_like=True, tag=13):
+    """The only frame that goes back: the one who was dialled does not speak with the dialler."""
+
+    reason: str
+    is_stranger: bool
+    """The dialler is not a member, or not any more."""
 
 
 class AppendEntries(msgspec.Struct, frozen=True, array_like=True, tag=1):
@@ -70,6 +86,8 @@ class VoteRequest(msgspec.Struct, frozen=True, array_like=True, tag=3):
     last_term: int
     transfer: bool
     """The leader itself asked for this election: a fresh leader is no reason to refuse."""
+    voter: str | None
+    """The incarnation whose vote is asked for; None if the candidate's log names no members."""
 
 
 class Vote(msgspec.Struct, frozen=True, array_like=True, tag=4):
@@ -83,6 +101,8 @@ class PreVoteRequest(msgspec.Struct, frozen=True, array_like=True, tag=5):
     round: int
     last_index: int
     last_term: int
+    voter: str | None
+    """As in VoteRequest."""
 
 
 class PreVoteReply(msgspec.Struct, frozen=True, array_like=True, tag=6):
@@ -155,6 +175,7 @@ Message: TypeAlias = (
     | SnapshotOffer
     | SnapshotRead
     | SnapshotData
+    | Refusal
 )
 
 _encoder = msgspec.msgpack.Encoder()

@@ -2,7 +2,9 @@
 
 Every node dials every other one and speaks only on the connection it dialled; what it hears comes
 on those the others dialled. The first frame is a `Hello` with the sender's id; of two connections
-from one node the newest wins. Whatever does not decode closes its connection and nothing else.
+from one node the newest wins, but a second node under an id that is in use is turned away. Whom a
+node dials and hears says the log (`follow`); who is turned away is told why (`Refusal`), and tries
+again more slowly. Whatever does not decode closes its connection and nothing else.
 
 Bounds: a frame is checked against `FRAME_BYTES_MAX` before it is allocated; a connection whose send
 buffer passes `SEND_BUFFER_BYTES_MAX` is broken off (Raft's per-follower window keeps far below it);
@@ -15,10 +17,13 @@ import asyncio
 import logging
 import random
 import socket
-from collections.abc import Mapping
+from collections import Counter
+from itertools import count
 from typing import Protocol, cast
 
 from .config import Address
+from .introductions import why_refused
+from .members import Members
 from .messages import (
     FRAME_BYTES_MAX,
     FRAME_HEAD,
@@ -26,6 +31,7 @@ from .messages import (
     BadFrame,
     Hello,
     Message,
+    Refusal,
     decode_message,
     encode_frame,
 )
@@ -35,8 +41,17 @@ logger = logging.getLogger(__name__)
 SEND_BUFFER_BYTES_MAX = 96 << 20
 DIAL_TIMEOUT_S = 1.0
 REDIAL_S = (0.05, 0.25)
+REFUSED_REDIAL_S = (0.4, 0.8)
+STRANGER_S = 3.0
+"""A refusal is news for so long."""
+REFUSAL_BYTES_MAX = 4096
+REFUSAL_LINGER_S = 0.25
+"""So long the refused has to read why before its connection is broken off."""
+GUESTS_MAX = 16
 HELLO_TIMEOUT_S = 5.0
 STRANGERS_MAX = 32
+KEEPALIVE = {"TCP_KEEPIDLE": 2, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": 3}
+"""A node that dialled and whose machine is gone is noticed after these seconds and probes."""
 SILENT_LINK_MS = 5_000
 """A link whose data stays unacknowledged this long is dead (TCP_USER_TIMEOUT)."""
 
@@ -44,6 +59,7 @@ SILENT_LINK_MS = 5_000
 class Inbox(Protocol):
     """Who hears of messages and connections."""
 
+    def introduced(self, peer: str, incarnation: str) -> None: ...
     def receive(self, peer: str, message: Message) -> None: ...
     def connected(self, peer: str) -> None: ...
     def disconnected(self, peer: str) -> None: ...
@@ -57,11 +73,12 @@ class Peers:
         self,
         node_id: str,
         listen: Address,
-        peers: Mapping[str, Address],
+        advertise: Address,
         http_url: str | None,
     ) -> None:
         self.node_id = node_id
-        self.addresses = dict(peers)
+        self.addresses: dict[str, Address] = {}
+        """Of all members but this node, and of guests."""
         self.http_urls: dict[str, str | None] = {}
         """What the other nodes said of their HTTP servers."""
         self.cluster_id: str | None = None
@@ -69,6 +86,15 @@ class Peers:
         self.inbound: dict[str, Inbound] = {}
         self.outbound: dict[str, Outbound] = {}
         self._listen = listen
+        self._advertise = advertise
+        self._members: Members
+        self._turned_away: dict[str, str] = {}
+        """What was logged last of a node that was refused."""
+        self._refused_by: dict[str, str] = {}
+        self._told: dict[str, Address] = {}
+        """Where the others said they are."""
+        self._refusals: Counter[str] = Counter()
+        self._is_stranger_until = 0.0
         self._http_url = http_url
         self._inbox: Inbox | None = None
         self._server: asyncio.Server | None = None
@@ -89,9 +115,30 @@ class Peers:
         for peer in self.addresses:
             self._dial_soon(peer, 0.0)
 
+    def follow(self, members: Members) -> None:
+        """Speak with these from now on, and with nobody else. First called before `start`."""
+        self._members = members
+        newest = members.newest.members
+        before = self.addresses
+        self.addresses = {each.id: each.address for each in newest if each.id != self.node_id}
+        for peer in before:
+            if self.addresses.get(peer) != before[peer]:
+                self._leave(peer)
+        for peer in self.addresses.keys() - before.keys() if self._inbox is not None else ():
+            self._dial_soon(peer, 0.0)
+
+    def _leave(self, peer: str) -> None:
+        """It is no member any more, or is somewhere else."""
+        links = [self.outbound.get(peer), self.inbound.get(peer)]
+        for link in links:
+            if link is not None:
+                link.transport.abort()
+
     def listen_for(self, inbox: Inbox) -> None:
         """Tell `inbox` instead from now on, beginning with the connections there are."""
         self._inbox = inbox
+        for peer, link in self.inbound.items():
+            inbox.introduced(peer, link.incarnation)
         for peer in self.outbound:
             inbox.connected(peer)
 
@@ -106,8 +153,17 @@ class Peers:
         for link in [*links, *self.strangers]:
             link.transport.abort()
 
-    def hello(self) -> Hello:
-        return Hello(PROTOCOL, self.node_id, self.cluster_id, self._http_url)
+    def hello(self, peer: str) -> Hello:
+        return Hello(
+            PROTOCOL,
+            self.node_id,
+            self.cluster_id,
+            self._http_url,
+            self._members.incarnation,
+            self._advertise,
+            self._members.index,
+            peer,
+        )
 
     def emit(self, peer: str, message: Message) -> None:
         """Send, or drop if there is no connection: Raft sends again."""
@@ -120,8 +176,9 @@ class Peers:
         if self.outbound.get(link.peer) is link:
             del self.outbound[link.peer]
             self.inbox.disconnected(link.peer)
-        if not self._closed:
-            self._dial_soon(link.peer, random.uniform(*REDIAL_S))
+        if not self._closed and link.peer in self.addresses:
+            pause_s = REFUSED_REDIAL_S if link.was_refused else REDIAL_S
+            self._dial_soon(link.peer, random.uniform(*pause_s))
 
     def _dial_soon(self, peer: str, delay_s: float) -> None:
         task = asyncio.get_running_loop().create_task(self._dial(peer, delay_s))
@@ -130,9 +187,11 @@ class Peers:
 
     async def _dial(self, peer: str, delay_s: float) -> None:
         loop = asyncio.get_running_loop()
-        host, port = self.addresses[peer]
-        while True:
+        for attempt in count():
             await asyncio.sleep(delay_s)
+            if peer not in self.addresses or peer in self.outbound:
+                return
+            host, port = self._place(peer, attempt)
             try:
                 async with asyncio.timeout(DIAL_TIMEOUT_S):
                     await loop.create_connection(lambda: Outbound(self, peer), host, port)
@@ -141,20 +200,80 @@ class Peers:
             else:
                 return
 
+    def _place(self, peer: str, attempt: int) -> Address:
+        """Where to dial: as the log says, and in turn where the settings say and it said itself;
+        all of a cluster may have moved at once.
+        """
+        places = [self.addresses[peer], self._members.founder_address(peer), self._told.get(peer)]
+        known = list(dict.fromkeys(place for place in places if place is not None))
+        return known[(self._refusals[peer] + attempt) % len(known)]
+
     def introduced(self, link: Inbound, hello: Hello) -> None:
-        """A stranger said who it is; BadFrame if it has no business here."""
-        if hello.protocol != PROTOCOL:
-            raise BadFrame(f"protocol {hello.protocol}, here it is {PROTOCOL}")
-        if hello.node not in self.addresses:
-            raise BadFrame(f"{hello.node} is not a member of this cluster")
-        if self.cluster_id and hello.cluster_id and hello.cluster_id != self.cluster_id:
-            raise BadFrame(f"{hello.node} belongs to cluster {hello.cluster_id}")
-        self.strangers.discard(link)
+        """A stranger said who it is; Refused if it has no business here."""
+        refusal = why_refused(hello, self._members, self.cluster_id)
         old = self.inbound.get(hello.node)
+        if refusal is None and self._is_taken(hello, old):
+            refusal = Refusal(f"another node {hello.node} is alive", is_stranger=False)
+        if refusal is None and hello.node not in self.addresses:
+            refusal = self._receive_guest(hello)
+        if refusal is not None:
+            self._note(hello.node, refusal.reason)
+            raise Refused(refusal)
+        self._turned_away.pop(hello.node, None)
+        self.strangers.discard(link)
         self.inbound[hello.node] = link
         self.http_urls[hello.node] = hello.http_url
+        self._told[hello.node] = hello.raft
         if old is not None:
             old.transport.abort()
+        self.inbox.introduced(hello.node, hello.incarnation)
+
+    def _is_taken(self, hello: Hello, old: Inbound | None) -> bool:
+        """Does somebody else have this id, somebody who is there?"""
+        if hello.node == self.node_id:
+            return True
+        return old is not None and old.incarnation != hello.incarnation
+
+    def _receive_guest(self, hello: Hello) -> Refusal | None:
+        """It knows the members better than this node does: answer it, until this one knows too."""
+        if len(self.addresses) - len(self._members.newest.members) >= GUESTS_MAX:
+            return Refusal("too many guests", is_stranger=False)
+        self.addresses[hello.node] = hello.raft
+        self._dial_soon(hello.node, 0.0)
+        return None
+
+    def _note(self, node: str, reason: str) -> None:
+        """Log a refusal once, however often it is repeated."""
+        if self._turned_away.get(node) == reason:
+            return
+        if len(self._turned_away) >= STRANGERS_MAX:
+            self._turned_away.clear()
+        self._turned_away[node] = reason
+        logger.warning("refused a node", extra={"peer": node, "reason": reason})
+
+    def was_refused(self, peer: str, refusal: Refusal) -> None:
+        """`peer` does not want to hear this node."""
+        self._refusals[peer] += 1
+        if refusal.is_stranger:
+            now = asyncio.get_running_loop().time()
+            self._is_stranger_until = now + STRANGER_S
+        if self._refused_by.get(peer) != refusal.reason:
+            self._refused_by[peer] = refusal.reason
+            reason = {"peer": peer, "reason": refusal.reason}
+            logger.warning("another node refuses this one", extra=reason)
+
+    @property
+    def is_stranger(self) -> bool:
+        """Has a member said lately that this node is none?"""
+        return asyncio.get_running_loop().time() < self._is_stranger_until
+
+
+class Refused(Exception):
+    """The node at the other end of a connection is not welcome."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.reason)
+        self.refusal = refusal
 
 
 class Inbound(asyncio.Protocol):
@@ -163,7 +282,9 @@ class Inbound(asyncio.Protocol):
     def __init__(self, peers: Peers) -> None:
         self.transport: asyncio.Transport
         self._peers = peers
+        self.incarnation = ""
         self._peer: str | None = None
+        self._is_refused = False
         self._buffer = bytearray()
         self._deadline: asyncio.TimerHandle | None = None
 
@@ -173,6 +294,7 @@ class Inbound(asyncio.Protocol):
             self.transport.abort()
             return
         self._peers.strangers.add(self)
+        _watch(self.transport)
         loop = asyncio.get_running_loop()
         self._deadline = loop.call_later(HELLO_TIMEOUT_S, self.transport.abort)
 
@@ -184,9 +306,14 @@ class Inbound(asyncio.Protocol):
             del self._peers.inbound[self._peer]
 
     def data_received(self, data: bytes) -> None:
+        if self._is_refused:
+            return
         self._buffer += data
         try:
             consumed = self._take_frames()
+        except Refused as error:
+            self._refuse(error.refusal)
+            return
         except BadFrame as error:
             address = self.transport.get_extra_info("peername")
             logger.warning(
@@ -198,6 +325,13 @@ class Inbound(asyncio.Protocol):
         del self._buffer[:consumed]
         if self._buffer and self._peer is not None:
             self._peers.inbox.still_receiving(self._peer)
+
+    def _refuse(self, refusal: Refusal) -> None:
+        self._is_refused = True
+        self._buffer.clear()
+        self.transport.writelines(encode_frame(refusal))
+        loop = asyncio.get_running_loop()
+        loop.call_later(REFUSAL_LINGER_S, self.transport.abort)
 
     def _take_frames(self) -> int:
         """Hand every complete frame on; returns how many bytes they took."""
@@ -221,7 +355,7 @@ class Inbound(asyncio.Protocol):
             if not isinstance(message, Hello):
                 raise BadFrame("the first frame is not a hello")
             peers.introduced(self, message)
-            self._peer = message.node
+            self._peer, self.incarnation = message.node, message.incarnation
             if self._deadline is not None:
                 self._deadline.cancel()
         elif peers.inbound.get(self._peer) is self:
@@ -234,19 +368,44 @@ class Outbound(asyncio.Protocol):
     def __init__(self, peers: Peers, peer: str) -> None:
         self.peer = peer
         self.transport: asyncio.Transport
+        self.was_refused = False
         self._peers = peers
+        self._buffer = bytearray()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
+        if self.peer in self._peers.outbound or self.peer not in self._peers.addresses:
+            self.transport.abort()
+            return
         raw = self.transport.get_extra_info("socket")
         if raw is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENT_LINK_MS)
-        self.send(self._peers.hello())
+        self.send(self._peers.hello(self.peer))
         self._peers.outbound[self.peer] = self
         self._peers.inbox.connected(self.peer)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._peers.lost(self)
+
+    def data_received(self, data: bytes) -> None:
+        """All that can come back is a refusal."""
+        self._buffer += data
+        if len(self._buffer) < FRAME_HEAD.size:
+            return
+        size, digest = FRAME_HEAD.unpack_from(self._buffer)
+        if size <= REFUSAL_BYTES_MAX and len(self._buffer) < FRAME_HEAD.size + size:
+            return
+        try:
+            if size > REFUSAL_BYTES_MAX:
+                raise BadFrame(f"a refusal of {size} bytes")
+            body = bytes(self._buffer[FRAME_HEAD.size : FRAME_HEAD.size + size])
+            message = decode_message(memoryview(body), digest)
+            if isinstance(message, Refusal):
+                self.was_refused = True
+                self._peers.was_refused(self.peer, message)
+        except BadFrame as error:
+            logger.warning("a bad answer", extra={"peer": self.peer, "reason": str(error)})
+        self.transport.abort()
 
     def send(self, message: Message) -> None:
         head, body = encode_frame(message)
@@ -254,3 +413,12 @@ class Outbound(asyncio.Protocol):
             self.transport.abort()
         else:
             self.transport.writelines((head, body))
+
+
+def _watch(transport: asyncio.Transport) -> None:
+    """Have the kernel notice when the machine at the other end is gone."""
+    raw = transport.get_extra_info("socket")
+    if raw is not None and hasattr(socket, "TCP_KEEPIDLE"):
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in KEEPALIVE.items():
+            raw.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

@@ -14,7 +14,8 @@ Invariants:
   the node.
 - The commit index moves only to what the message at hand has verified.
 - Replies carry the term and echo the sequence; those of another term are ignored.
-- A voter counts once, and only if it is a member.
+- A voter counts once, and only if it is a member by the newest config in the log (`members.py`).
+- One voter changes at a time, the change before and this term's no-op applied; never the leader.
 - Apply never passes the durable index; a client hears of an entry after it was applied.
 """
 
@@ -22,16 +23,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from pysyncobj.node import Node
 
 from ..storage.wal import Entry
 from .config import Timing
+from .errors import MembershipConflict
 from .following import Following, Machine
 from .gate import Gate
 from .journal import RaftJournal
+from .members import Config, Members, encode_config, is_one_step, next_step
 from .messages import (
     AppendEntries,
     AppendReply,
@@ -39,8 +41,9 @@ from .messages import (
     SnapshotOffer,
     pack_entries,
 )
+from .progress import HandOver, Progress, SnapshotMark
 from .read_gate import ReadGate
-from .upstream import COMMAND, now
+from .upstream import COMMAND, MEMBERS, now
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +51,8 @@ BATCH_BYTES = 1 << 20
 """An AppendEntries is closed once it holds this much (a larger entry travels alone)."""
 WINDOW_BYTES = 8 << 20
 """Sent but not acknowledged, per follower."""
+CAUGHT_UP_BYTES = 256 << 10
+"""A learner that lacks no more than this may become a voter."""
 COMMIT_NOTICE_S = 0.001
 """With nothing else to send, followers learn a new commit index this much later."""
 
@@ -60,47 +65,10 @@ class Proposal(Protocol):
         """Leadership was lost: the entry may still be committed."""
 
 
-@dataclass(slots=True)
-class Progress:
-    """What the leader knows of one follower."""
-
-    acked: int = 0
-    """Everything up to here is durable there."""
-    sequence: int = 0
-    """Newest message of ours that it answered."""
-    rewound_at: int = -1
-    """Rejections of messages up to this sequence are answered already."""
-    told_commit: int = 0
-    """Newest commit index it was sent."""
-    is_short: bool = False
-    """Its disk has little room left …"""
-    is_full: bool = False
-    """… or none: it gets heartbeats only."""
-
-
-@dataclass(frozen=True, slots=True)
-class SnapshotMark:
-    """What this node can offer to a follower that needs entries the log does not hold any more."""
-
-    index: int
-    term: int
-    size: int
-
-
-@dataclass(slots=True)
-class HandOver:
-    """Leadership on its way to another node; no proposals are taken meanwhile."""
-
-    target: Node
-    until: float
-    sent: bool = False
-
-
 class RaftCore(Following):
     def __init__(
         self,
-        node_id: str,
-        peers: list[str],
+        members: Members,
         *,
         timing: Timing,
         journal: RaftJournal,
@@ -120,8 +88,7 @@ class RaftCore(Following):
         self._packed: tuple[int, int, int, list[Entry]] | None = None
         self._reads = ReadGate()
         super().__init__(
-            node_id,
-            peers,
+            members,
             timing=timing,
             journal=journal,
             gate=gate,
@@ -131,7 +98,7 @@ class RaftCore(Following):
     # ---- how far it is
 
     def match_index(self, peer: str) -> int | None:
-        progress = self._progress.get(self.nodes[peer])
+        progress = self._progress.get(self._node(peer))
         return progress.acked if progress is not None and self.is_leader() else None
 
     def uncommitted_bytes(self) -> int:
@@ -176,9 +143,7 @@ class RaftCore(Following):
         """Stop taking proposals and pass leadership to `peer`, or to the most advanced follower,
         once it has all.
         """
-        candidates = [node for node in self._others if node in self._connected]
-        if peer is not None:
-            candidates = [node for node in candidates if node.id == peer]
+        candidates = [node for node in self._seated & self._connected if peer in (None, node.id)]
         if not self.is_leader() or not candidates:
             return False
         target = max(candidates, key=lambda node: (self._progress[node].acked, node.id))
@@ -190,22 +155,32 @@ class RaftCore(Following):
     def receive(self, peer: str, message: Message) -> None:
         """Take one message from a peer the transport vouches for."""
         handler = self._HANDLERS.get(type(message))
-        if handler is not None and peer in self.nodes:
-            handler(self, self.nodes[peer], message)
+        if handler is not None:
+            handler(self, self._node(peer), message)
 
     def connected(self, peer: str) -> None:
         """A connection to `peer` is open: whatever was under way on an older one is lost."""
-        node = self.nodes[peer]
+        node = self._node(peer)
         self.gate._onNodeConnected(node)
         if self.is_leader() and node in self._progress:
             acked = self._progress[node].acked
             self._next[node] = (acked or self.journal.last_index) + 1
             self._kick = True
 
+    def introduced(self, peer: str, incarnation: str) -> None:
+        is_new = self._incarnations.get(peer) != incarnation
+        super().introduced(peer, incarnation)
+        if is_new and self._progress.pop(self._node(peer), None) is not None:
+            # What another disk acknowledged says nothing of this one.
+            self._lead_members()
+
     def _SyncObj__onBecomeLeader(self) -> None:  # noqa: N802
-        self._progress = {node: Progress() for node in self._others}
+        self._progress = {}
+        self._lead_members()
         self._reads.fail()
         super()._SyncObj__onBecomeLeader()
+        if not self.members.is_known:
+            self._append_config(self.members.founding(self._incarnations))
         self._kick = True
         logger.info("became leader", extra={"term": self._term, "index": self._noop_index})
 
@@ -216,10 +191,77 @@ class RaftCore(Following):
 
     def _leadership_lost(self) -> None:
         self._handing_over = self._notice_at = None
+        self._progress = {}
         self._reads.fail()
         waiting, self._waiting = self._waiting, {}
         for proposal in waiting.values():
             proposal.unknown()
+
+    # ---- members, on the leader
+
+    def may_change_members(self) -> bool:
+        """Is there no change under way, and all that earlier leaders committed known?"""
+        if not self.is_leader() or self._noop_index is None or self._handing_over is not None:
+            return False
+        return bool(self._applied >= max(self.members.index, self._noop_index))
+
+    def change_members(self, config: Config) -> None:
+        """Append `config`, which rules at once. MembershipConflict."""
+        me = config.get(self.node_id)
+        if not self.may_change_members():
+            raise MembershipConflict("another change of members is not committed yet")
+        if me is None or not me.is_voter or not is_one_step(self.members.newest, config):
+            raise MembershipConflict("one voter at a time, and not the leader")
+        if not self._has_majority(config):
+            raise MembershipConflict("too few of the voters that would remain are alive")
+        self._append_config(config)
+
+    def _has_majority(self, config: Config) -> bool:
+        """Could the voters in `config` commit anything now?"""
+        horizon = now() - self.timing.check_quorum_s
+        voters = config.voters()
+        alive = {node.id for node in self._seated if self._responded[node] > horizon}
+        return 2 * (1 + len(alive & voters.keys())) > len(voters)
+
+    def _append_config(self, config: Config) -> None:
+        index = self.journal.last_index + 1
+        self.journal.add(MEMBERS + encode_config(config), index, self._term)
+        self.members.add(index, config)
+        self._adopt()
+        self._kick = True
+        roles = {member.id: member.role for member in config.members}
+        logger.info("changes members", extra={"index": index, "members": roles})
+
+    def _adopt(self) -> None:
+        super()._adopt()
+        if self.is_leader():
+            self._lead_members()
+
+    def _lead_members(self) -> None:
+        """Have a Progress for everybody who gets entries, and for nobody else."""
+        targets = self._others | self._learners
+        for node in targets - set(self._progress):
+            self._progress[node] = Progress()
+            self._next[node] = self.journal.last_index + 1
+            self._responded[node] = now()
+        for node in set(self._progress) - targets:
+            del self._progress[node]
+        self.on_durable()
+        if self._handing_over is not None and self._handing_over.target not in self._others:
+            self._handing_over = None
+
+    def _is_caught_up(self, peer: str) -> bool:
+        progress = self._progress.get(self._node(peer))
+        if progress is None or progress.acked < self.members.index:
+            return False
+        missing = self.journal.bytes_between(progress.acked, self.journal.last_index)
+        return missing <= CAUGHT_UP_BYTES
+
+    def _change_by_itself(self) -> None:
+        if self.may_change_members():
+            step = next_step(self.members.newest, self._incarnations, self._is_caught_up)
+            if step is not None:
+                self._append_config(step)
 
     # ---- leading
 
@@ -239,7 +281,7 @@ class RaftCore(Following):
             # What was sent to a full disk was not taken.
             again = was_full or progress.is_full
             self._next[node] = max(0 if again else self._next[node], progress.acked + 1)
-            self._match[node] = min(progress.acked, self.journal.durable_index)
+            self._count(node, progress)
             self._kick = self._kick or self._next[node] <= self.journal.last_index
         elif reply.sequence > progress.rewound_at:
             self._rewind(node, progress, reply)
@@ -248,15 +290,15 @@ class RaftCore(Following):
 
     def majority_has_room(self) -> bool:
         """Could an append be stored by a majority without anybody's reserve?"""
-        others = sum(not progress.is_short for progress in self._progress.values())
+        others = sum(not self._progress[node].is_short for node in self._others)
         return self._quorum(others + (not self.disk_is_short))
 
     def roomy_follower(self) -> str | None:
         """A connected follower whose disk has room, the most advanced one."""
         candidates = [
-            (progress.acked, node.id)
-            for node, progress in self._progress.items()
-            if node in self._connected and not progress.is_short
+            (self._progress[node].acked, node.id)
+            for node in self._seated & self._connected
+            if not self._progress[node].is_short
         ]
         return max(candidates)[1] if candidates else None
 
@@ -274,10 +316,12 @@ class RaftCore(Following):
 
     def on_durable(self) -> None:
         """The journal finished an fsync: what followers acknowledged before it now counts."""
-        if self.is_leader():
-            durable = self.journal.durable_index
-            for node, progress in self._progress.items():
-                self._match[node] = min(progress.acked, durable)
+        for node, progress in self._progress.items():
+            self._count(node, progress)
+
+    def _count(self, node: Node, progress: Progress) -> None:
+        counts = node in self._seated
+        self._match[node] = min(progress.acked, self.journal.durable_index) if counts else 0
 
     def entries_loaded(self) -> None:
         """Cold entries some follower or apply waits for are in memory."""
@@ -286,7 +330,7 @@ class RaftCore(Following):
     def _SyncObj__sendAppendEntries(self) -> None:  # noqa: N802
         """Called by stock code once a period: a heartbeat, with entries if there are any."""
         self._next_heartbeat = now() + self.timing.append_period_s
-        for node in self._others:
+        for node in self._progress:
             self._replicate(node, heartbeat=True)
 
     def _replicate(self, node: Node, *, heartbeat: bool) -> None:
@@ -353,6 +397,7 @@ class RaftCore(Following):
             self._notice_at = now() + COMMIT_NOTICE_S
         self._replicate_new()
         self._reads.check(self._echoed, self._quorum)
+        self._change_by_itself()
         if self._handing_over is not None:
             self._hand_over_when_ready(self._handing_over)
 
@@ -363,15 +408,15 @@ class RaftCore(Following):
             return
         self._kick = False
         commit = min(self._commit, self.journal.durable_index)
-        for node in self._others:
-            behind = notice and self._progress[node].told_commit < commit
+        for node, progress in self._progress.items():
+            behind = notice and progress.told_commit < commit
             self._replicate(node, heartbeat=round_needed or behind)
         if notice:
             self._notice_at = None
 
     def _echoed(self, sequence: int) -> int:
         """Count the nodes, this one included, that answered a message after `sequence`."""
-        return 1 + sum(progress.sequence > sequence for progress in self._progress.values())
+        return 1 + sum(self._progress[node].sequence > sequence for node in self._seated)
 
     def _hand_over_when_ready(self, hand_over: HandOver) -> None:
         if now() > hand_over.until:

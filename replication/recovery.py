@@ -13,10 +13,14 @@ from . import snapshot
 from .config import ReplicaConfig
 from .install import finish_install, is_fetching
 from .machine import StateMachine
+from .members import Config, Member, Members, decode_config
 from .recent import Recent
 from .stream_files import StreamFiles
+from .upstream import MEMBERS
 
 logger = logging.getLogger(__name__)
+
+_SCAN_BYTES = 1 << 20
 
 
 class Recovered(NamedTuple):
@@ -24,6 +28,7 @@ class Recovered(NamedTuple):
     machine: StateMachine
     stream_files: StreamFiles
     wal: Wal
+    members: Members
 
     def close(self) -> None:
         self.stream_files.close()
@@ -60,6 +65,7 @@ def _recover(config: ReplicaConfig, folder: DataFolder, files: FileSystem) -> Re
         segment_bytes_max=limits.wal_segment_bytes,
         cache_bytes_max=limits.wal_cache_bytes,
     )
+    members = _members(config, folder, machine, wal)
     logger.info(
         "recovered",
         extra={
@@ -68,4 +74,26 @@ def _recover(config: ReplicaConfig, folder: DataFolder, files: FileSystem) -> Re
             "streams": len(machine.streams),
         },
     )
-    return Recovered(folder, machine, streams, wal)
+    return Recovered(folder, machine, streams, wal, members)
+
+
+def _members(config: ReplicaConfig, folder: DataFolder, machine: StateMachine, wal: Wal) -> Members:
+    """The lists of members in the checkpoint and in the log behind it, committed or not."""
+    addresses = {config.id: config.address, **config.peers}
+    founders = Config.of(Member(node, *address) for node, address in addresses.items())
+    members = Members(config.id, folder.incarnation, founders, joins=config.joins)
+    if machine.members is not None:
+        members.add(machine.members_index, machine.members)
+    at = machine.applied_index + 1
+    while at <= wal.last_index:
+        entries = wal.load(at, _SCAN_BYTES)()
+        for entry in entries:
+            if entry.payload[:1] == MEMBERS:
+                members.add(entry.index, decode_config(entry.payload[1:]))
+        at = entries[-1].index + 1
+    if members.founders_differ():
+        logger.warning(
+            "the settings name other members than the log: the log rules",
+            extra={"members": [member.id for member in members.newest.members]},
+        )
+    return members

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from functools import partial
 from typing import Any, cast
 
 import xxhash
@@ -24,7 +25,7 @@ from .commands import (
     RegisterProducer,
     TrimStream,
 )
-from .config import ReplicaConfig
+from .config import Address, ReplicaConfig
 from .engine import Engine
 from .errors import (
     BatchTooLarge,
@@ -40,6 +41,8 @@ from .errors import (
 from .gate import Gate
 from .journal import RaftJournal
 from .measures import Measures, Vitals
+from .members import VOTER, Member
+from .membership import Membership
 from .peers import Peers
 from .raft import RaftCore
 from .reads import LocalReads, resolve
@@ -65,7 +68,8 @@ class Replica(LocalReads):
         self._recovered: Recovered
         self._threads: AsyncioRuntime
         self._engine: Engine
-        self._peers = Peers(config.id, config.raft_address, config.peers, config.http_url)
+        self._peers = Peers(config.id, config.raft_address, config.address, config.http_url)
+        self._membership: Membership
         self._opening = asyncio.Lock()
         self._measures = Measures()
 
@@ -91,15 +95,15 @@ class Replica(LocalReads):
         journal = RaftJournal(recovered.wal)
         gate = Gate(journal, self._peers.emit)
         core = RaftCore(
-            self.id,
-            sorted(self._config.peers),
+            recovered.members,
             timing=self._config.timing,
             journal=journal,
             gate=gate,
             machine=recovered.machine,
         )
         self._serve(recovered.machine, recovered.stream_files, core, self._threads)
-        self._peers.cluster_id = recovered.machine.cluster_id
+        self._peers.cluster_id = recovered.folder.cluster_id or recovered.machine.cluster_id
+        self._peers.follow(recovered.members)
         self._engine = Engine(
             runtime=self._threads,
             core=core,
@@ -113,8 +117,10 @@ class Replica(LocalReads):
             measures=self._measures,
             on_failure=self._fail,
             on_applied=self._announce,
+            on_members=partial(self._peers.follow, recovered.members),
             on_snapshot=self._reopen_soon,
         )
+        self._membership = Membership(core, self._engine.change_members)
 
     def _reopen_soon(self) -> None:
         self._core.synced = False
@@ -168,7 +174,7 @@ class Replica(LocalReads):
 
     def _announce(self) -> None:
         """The engine applied something."""
-        self._peers.cluster_id = self._machine.cluster_id
+        self._peers.cluster_id = self._peers.cluster_id or self._machine.cluster_id
         self._wake()
 
     # ---- who and where
@@ -195,8 +201,13 @@ class Replica(LocalReads):
     def _http_of(self, node: str) -> str | None:
         return self._config.http_url if node == self.id else self._peers.http_urls.get(node)
 
+    @property
+    def is_member(self) -> bool:
+        """False while this node waits to be added, and when it was removed."""
+        is_refused = self.leader_id is None and self._peers.is_stranger
+        return self._core.members.is_listed and not is_refused
+
     def status(self) -> ClusterStatus:
-        addresses = {self.id: self._config.raft_address, **self._config.peers}
         return ClusterStatus(
             self._machine.cluster_id,
             self.id,
@@ -204,7 +215,7 @@ class Replica(LocalReads):
             self.term,
             self._core.commit_index(),
             self.applied_index,
-            [self._node_status(node, *addresses[node]) for node in sorted(addresses)],
+            [self._node_status(member) for member in self._core.members.newest.members],
         )
 
     def vitals(self) -> Vitals:
@@ -221,8 +232,8 @@ class Replica(LocalReads):
             sum(stream.segments.size_bytes for stream in streams),
         )
 
-    def _node_status(self, node: str, host: str, port: int) -> NodeStatus:
-        core, here = self._core, node == self.id
+    def _node_status(self, member: Member) -> NodeStatus:
+        core, node, here = self._core, member.id, member.id == self.id
         match: int | None
         seen: float | None
         if here:
@@ -235,8 +246,8 @@ class Replica(LocalReads):
         return NodeStatus(
             node,
             self._http_of(node),
-            f"{host}:{port}",
-            "voter",
+            f"{member.host}:{member.port}",
+            member.role,
             state,
             match,
             here or core.is_connected(node),
@@ -338,6 +349,37 @@ class Replica(LocalReads):
         waiting = self._engine.waiting_bytes()
         if waiting > self._config.limits.uncommitted_bytes:
             raise Throttled("too many appends wait for their majority", waiting_bytes=waiting)
+
+    # ---- members, on the leader
+
+    async def add_member(
+        self, node: str, address: Address, role: str, *, timeout_s: float
+    ) -> NodeStatus:
+        """Have `node` take part at `address` as `voter` or `learner`; returns once it does.
+
+        Adds it, moves it, promotes or demotes it. Raises MembershipConflict, NotLeader, NoLeader,
+        OutcomeUnknown (it goes on by itself).
+        """
+        self._check_intake()
+        if node == self.id and role != VOTER:
+            await self._give_way(timeout_s)
+        await self._membership.add(node, address, as_voter=role == VOTER, timeout_s=timeout_s)
+        return next(each for each in self.status().nodes if each.id == node)
+
+    async def remove_member(self, node: str, *, timeout_s: float) -> None:
+        """Take `node` out of the cluster; the leader hands over first and says NotLeader.
+
+        Raises UnknownMember, MembershipConflict, NotLeader, NoLeader, OutcomeUnknown.
+        """
+        self._check_intake()
+        self._membership.check_removal(node)
+        if node == self.id:
+            await self._give_way(timeout_s)
+        await self._membership.remove(node, timeout_s=timeout_s)
+
+    async def _give_way(self, timeout_s: float) -> None:
+        """What changes the leader is for the next one to do."""
+        raise NotLeader(await self._hand_over(None, min(timeout_s, HAND_OVER_TIMEOUT_S)))
 
     # ---- leadership
 

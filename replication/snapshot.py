@@ -17,6 +17,7 @@ import msgspec
 from ..storage.log import LogState
 from .dedupe import Appended, ProducerRow
 from .machine import StateMachine
+from .members import Config
 from .segments import SegmentRow, Segments
 from .stream import Stream
 
@@ -32,6 +33,8 @@ class Meta(msgspec.Struct, frozen=True, array_like=True, tag=1):
     cluster_id: str | None
     next_stream_id: int
     next_producer_id: int
+    members: Config | None = None
+    members_index: int = 0
 
 
 class StreamRow(msgspec.Struct, frozen=True, array_like=True, tag=2):
@@ -72,6 +75,8 @@ class Snapshot:
             machine.cluster_id,
             machine.next_stream_id,
             machine.producers.next_id,
+            machine.members,
+            machine.members_index,
         )
         self._streams = [_stream_row(stream) for stream in machine.streams.values()]
         self._keys = {name: stream.keys.dump() for name, stream in machine.streams.items()}
@@ -104,6 +109,7 @@ def restore(sections: Iterable[bytes], machine: StateMachine) -> dict[int, LogSt
             machine.log_time = section.log_time
             machine.cluster_id = section.cluster_id
             machine.next_stream_id = section.next_stream_id
+            machine.members, machine.members_index = section.members, section.members_index
             next_producer_id = section.next_producer_id
         elif isinstance(section, StreamRow):
             machine.streams[section.name] = _stream(section)

@@ -27,6 +27,7 @@ LEADER: int = syncobj._RAFT_STATE.LEADER
 
 NOOP = bytes([syncobj._COMMAND_TYPE.NO_OP])
 COMMAND = bytes([syncobj._COMMAND_TYPE.REGULAR])
+MEMBERS = bytes([syncobj._COMMAND_TYPE.MEMBERSHIP])
 """First byte of an entry's payload; pysyncobj writes the no-op of a new leader itself."""
 
 KEPT_METHODS = {

@@ -2,19 +2,21 @@
 
     lock         held as long as the node runs
     format       "cute-logger 1"
-    node         {"id": …}: whose data this is
+    node         {"id": …, "incarnation": …, "cluster_id": …}: whose data this is
     checkpoint   see checkpoint.py
     wal/         the write-ahead log's segments
     streams/     a folder per stream: its 10-digit number
 
-`format` and `node` are written once. A folder with other ones, or with data and without them, is
-refused: a node under another name would vote twice, and another format would read as nonsense.
+A folder with another format or of another node, or with data and without those marks, is refused: a
+node under another name would vote twice, and another format would read as nonsense. The incarnation
+is drawn when the folder is made: a node whose disk was lost is told from the one that had it.
 """
 
 from __future__ import annotations
 
 import json
 import posixpath
+import secrets
 from types import TracebackType
 
 from .errors import WrongFormat
@@ -39,6 +41,11 @@ class DataFolder:
         self.path = path
         self.wal_folder = f"{path}/wal"
         self.streams_folder = f"{path}/streams"
+        self.incarnation = ""
+        """Random; tells this folder from every other one."""
+        self.cluster_id: str | None = None
+        """The cluster this node belongs to, once that is known."""
+        self._node_id = ""
         self._files = files
         self._lock = lock
 
@@ -67,6 +74,11 @@ class DataFolder:
         """Return the path of the folder of stream `number`; this creates nothing."""
         return f"{self.streams_folder}/{number:010d}"
 
+    def keep_cluster_id(self, cluster_id: str) -> None:
+        """Note durably which cluster this node belongs to. Blocks; raises OSError."""
+        self.cluster_id = cluster_id
+        self._write_node()
+
     def close(self) -> None:
         self._lock.close()
 
@@ -83,9 +95,11 @@ class DataFolder:
 
     def _check_or_claim(self, node_id: str) -> None:
         """Compare the folder's marks; write them, the format last, if it holds nothing else."""
+        self._node_id = node_id
         if not self._files.exists(f"{self.path}/{_FORMAT_NAME}"):
             self._check_empty()
-            self._write(_NODE_NAME, json.dumps({"id": node_id}).encode() + b"\n")
+            self.incarnation = secrets.token_hex(8)
+            self._write_node()
             self._write(_FORMAT_NAME, _FORMAT)
             return
         found = self._read(_FORMAT_NAME)
@@ -93,25 +107,34 @@ class DataFolder:
             text = found.decode("utf-8", "replace").strip()
             wanted = _FORMAT.decode().strip()
             raise WrongFormat(self.path, f'its format is "{text}", this version reads "{wanted}"')
-        found_id = self._node_id()
-        if found_id != node_id:
-            reason = f'it belongs to node "{found_id}", this one is "{node_id}"'
+        node = self._read_node()
+        if node["id"] != node_id:
+            reason = f'it belongs to node "{node["id"]}", this one is "{node_id}"'
             raise WrongFormat(self.path, reason)
+        self.incarnation, self.cluster_id = node.get("incarnation") or "", node.get("cluster_id")
+        if not self.incarnation:
+            self.incarnation = secrets.token_hex(8)
+            self._write_node()
 
     def _check_empty(self) -> None:
         for name in self._files.listdir(self.path):
             if name not in _HARMLESS_NAMES and not name.endswith(_TEMPORARY_SUFFIX):
                 raise WrongFormat(self.path, f'it holds "{name}" but does not say its format')
 
-    def _node_id(self) -> str:
+    def _read_node(self) -> dict[str, str | None]:
         try:
             node = json.loads(self._read(_NODE_NAME))
         except (ValueError, FileNotFoundError, RecursionError) as error:
             raise WrongFormat(self.path, f"it does not say whose it is: {error}") from None
-        node_id = node.get("id") if isinstance(node, dict) else None
-        if not isinstance(node_id, str):
+        if not isinstance(node, dict) or not isinstance(node.get("id"), str):
             raise WrongFormat(self.path, "it does not say whose it is: there is no id")
-        return node_id
+        return node
+
+    def _write_node(self) -> None:
+        node = {"id": self._node_id, "incarnation": self.incarnation}
+        if self.cluster_id is not None:
+            node["cluster_id"] = self.cluster_id
+        self._write(_NODE_NAME, json.dumps(node).encode() + b"\n")
 
     def _read(self, name: str) -> bytes:
         file = self._files.open(f"{self.path}/{name}")

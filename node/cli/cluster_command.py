@@ -13,7 +13,7 @@ from .output import print_json, print_table
 
 @click.group(epilog="Example: cute cluster status")
 def cluster() -> None:
-    """Members, leader and progress; leadership."""
+    """Members, leader and progress; membership; leadership."""
 
 
 @cluster.command(epilog="Example: cute cluster status --json")
@@ -43,6 +43,44 @@ async def transfer(node: str | None, server: str | None, as_json: bool) -> None:
         print_json({"leader": leader})
     else:
         print(f"{leader} leads")
+
+
+@cluster.command(epilog="Example: cute cluster add n4 127.0.0.1:9104")
+@click.argument("node")
+@click.argument("raft", metavar="HOST:PORT")
+@click.option("--role", type=click.Choice(["voter", "learner"]), default="voter")
+@click.option("--timeout", metavar="SECONDS", type=click.FloatRange(0.1), default=60.0)
+@server_option
+@json_option
+@on_loop
+async def add(
+    node: str, raft: str, role: str, timeout: float, server: str | None, as_json: bool
+) -> None:
+    """Add NODE, which listens for the others at HOST:PORT; or move, promote or demote it.
+
+    Start it first, with --join. A voter counts once it has caught up.
+    """
+    async with connected(server) as client:
+        member = await client.add_member(node, raft, role, timeout=timeout)
+    if as_json:
+        print_json(asdict(member))
+    else:
+        print(f"{member.id} is a {member.role}")
+
+
+@cluster.command(epilog="Example: cute cluster remove n2")
+@click.argument("node")
+@server_option
+@json_option
+@on_loop
+async def remove(node: str, server: str | None, as_json: bool) -> None:
+    """Take NODE out of the cluster; then it can be stopped."""
+    async with connected(server) as client:
+        await client.remove_member(node)
+    if as_json:
+        print_json({"id": node})
+    else:
+        print(f"{node} is removed")
 
 
 def _print_status(info: ClusterInfo) -> None:

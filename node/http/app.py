@@ -39,6 +39,8 @@ ROUTES: Final[tuple[tuple[str, str, Handler], ...]] = (
     ("POST", "/v1/producers", on_leader(producers.register)),
     ("GET", "/v1/cluster", cluster.get_cluster),
     ("POST", "/v1/cluster/leader", on_leader(cluster.transfer_leadership)),
+    ("POST", "/v1/cluster/members", on_leader(cluster.add_member)),
+    ("DELETE", "/v1/cluster/members/{member:[^/]+}", on_leader(cluster.remove_member)),
     ("GET", "/livez", health.livez),
     ("HEAD", "/livez", health.livez),
     ("GET", "/readyz", health.readyz),
@@ -60,8 +62,6 @@ NOT_BUILT: Final = (
     ("DELETE", _GROUP + "/streams/{stream:[^/]+}/lease"),
     ("GET", "/v1/groups"),
     ("GET", _GROUP),
-    ("POST", "/v1/cluster/members"),
-    ("DELETE", "/v1/cluster/members/{member:[^/]+}"),
     ("GET", "/v1/openapi.json"),
     ("GET", "/"),
 )

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Literal
 
 import msgspec
 from aiohttp import web
 from msgspec import UNSET, UnsetType
 
+from ..addresses import Address, is_loopback, parse_address
+from ..config import NODE_ID
 from ..nearest import unknown
 from .answers import answer
 from .bodies import Form, read_struct
@@ -20,7 +23,14 @@ class LeaderBody(msgspec.Struct, forbid_unknown_fields=True):
     node: str | UnsetType = UNSET
 
 
+class MemberBody(msgspec.Struct, forbid_unknown_fields=True):
+    id: str
+    raft: str
+    role: Literal["voter", "learner"] = "voter"
+
+
 _FORM = Form.same(LeaderBody)
+_MEMBER_FORM = Form.same(MemberBody)
 
 
 async def get_cluster(request: web.Request) -> web.Response:
@@ -39,3 +49,34 @@ async def transfer_leadership(request: web.Request, query: WriteQuery) -> web.Re
         raise invalid("node", unknown("node", node, members))
     leader = await replica.transfer_leadership(node, timeout_s=query.timeout_ms / 1000)
     return answer(request, {"leader": leader})
+
+
+async def add_member(request: web.Request, query: WriteQuery) -> web.Response:
+    """POST /v1/cluster/members; on the leader."""
+    body = await read_struct(request, _MEMBER_FORM)
+    if not NODE_ID.fullmatch(body.id):
+        raise invalid("id", "letters, digits and . _ - up to 63, as in 'n1'")
+    context = context_of(request)
+    address = _raft_address(body.raft, is_insecure=context.config.insecure)
+    member = await context.live_replica().add_member(
+        body.id, address, body.role, timeout_s=query.timeout_ms / 1000
+    )
+    return answer(request, asdict(member))
+
+
+def _raft_address(text: str, *, is_insecure: bool) -> Address:
+    try:
+        address = parse_address(text)
+    except ValueError as error:
+        raise invalid("raft", str(error)) from error
+    if not is_insecure and not is_loopback(address[0]):
+        raise invalid("raft", "no loopback address, and the nodes do not run with insecure = true")
+    return address
+
+
+async def remove_member(request: web.Request, query: WriteQuery) -> web.Response:
+    """DELETE /v1/cluster/members/{id}; on the leader, which leaves leadership to another first."""
+    node = request.match_info["member"]
+    replica = context_of(request).live_replica()
+    await replica.remove_member(node, timeout_s=query.timeout_ms / 1000)
+    return answer(request, {"id": node})

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final, TypeAlias
 
 import aiohttp
+import msgspec
 from aiohttp import web
 from yarl import URL
 
@@ -52,6 +53,14 @@ _PASSED_BACK: Final = (
 
 class NotConnected(Exception):
     """The leader was not reached: nothing was sent."""
+
+
+class NotTaken(Exception):
+    """The node asked does not lead any more, and did nothing."""
+
+    def __init__(self, asked: str | None) -> None:
+        super().__init__(f"{asked} does not lead")
+        self.asked = asked
 
 
 class AnswerLost(Exception):
@@ -150,6 +159,8 @@ class _Attempt:
                 return await self._once()
             except NotConnected:
                 failed = self._replica.leader_id
+            except NotTaken as error:
+                failed = error.asked
             except (NotLeader, NoLeader):
                 failed = None
         raise self._refusal()
@@ -163,6 +174,7 @@ class _Attempt:
         if self._query.redirect:
             path = request.rel_url.without_query_params("redirect")
             return web.Response(status=307, headers={"Location": f"{replica.leader_http}{path}"})
+        asked = replica.leader_id
         try:
             answer = await self._context.forwarder.send(
                 request, replica.leader_http, self._query.timeout_ms / 1000
@@ -171,6 +183,8 @@ class _Attempt:
             raise Problem(
                 "outcome_unknown", "the leader was asked and no answer came back"
             ) from error
+        if _is_not_taken(answer):
+            raise NotTaken(asked)
         await self._show_here(answer)
         return answer
 
@@ -200,6 +214,17 @@ class _Attempt:
         if leader is None:
             return Problem("no_leader", "nobody leads at the moment", leader=None)
         return Problem("no_leader", f"the leader, {leader}, cannot be reached", leader=leader)
+
+
+def _is_not_taken(answer: web.Response) -> bool:
+    """Did the node refuse because it does not lead? Leadership moved meanwhile."""
+    if answer.status != 503 or not isinstance(answer.body, bytes):
+        return False
+    try:
+        problem = msgspec.json.decode(answer.body)
+    except msgspec.DecodeError:
+        return False
+    return isinstance(problem, dict) and problem.get("code") == "no_leader"
 
 
 def _now() -> float:

@@ -15,7 +15,7 @@ async def livez(request: web.Request) -> web.Response:
 
 
 async def readyz(request: web.Request) -> web.Response:
-    """GET /readyz: has a leader and has caught up."""
+    """GET /readyz: is a member, has a leader and has caught up."""
     reason = why_not_ready(context_of(request))
     if reason is not None:
         raise Problem("not_ready", f"this node is not ready: {reason}", reason=reason)
@@ -28,6 +28,8 @@ def why_not_ready(context: Context) -> str | None:
         return "stopping"
     if replica is None:
         return "recovering"
+    if not replica.is_member:
+        return "not_a_member"
     if replica.leader_id is None:
         return "no_leader"
     return None if replica.ready else "catching_up"

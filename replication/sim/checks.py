@@ -25,6 +25,7 @@ from ...storage.wal import Wal
 from .. import snapshot
 from ..commands import AppendBatch, decode_commands
 from ..machine import StateMachine
+from ..members import Config
 from ..recent import Recent
 from ..types import Receipt
 from .node import DATA
@@ -71,6 +72,7 @@ class Checks:
         self._bodies: dict[tuple[int, int], bytes] = {}
         """The body of each batch, by stream id and first offset."""
         self._seen: dict[str, Seen] = {}
+        self._configs: dict[int, Config] = {}
 
     def violate(self, kind: str, text: str) -> None:
         self.violations.append(Violation(self._world.scheduler.now, kind, text))
@@ -154,6 +156,11 @@ class Checks:
         self._committed_by.append(process.core.term())
         if command is not None:
             self._note_bodies(command, results, machine)
+
+    def settled(self, node_id: str, index: int, config: Config) -> None:
+        """A list of members was committed: all nodes have the same one."""
+        if self._configs.setdefault(index, config) != config:
+            self.violate("members differ", f"{node_id} has another list at {index}")
 
     def _note_bodies(self, command: memoryview, results: list[Any], machine: StateMachine) -> None:
         for item, result in zip(decode_commands(command), results, strict=True):

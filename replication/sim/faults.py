@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
+from contextlib import suppress
 from random import Random
 
+from ..engine import Engine
+from ..errors import MembershipConflict
+from ..members import Config, added, removed
 from .network import SILENT_LINK_S
 from .node import SimNode
 from .world import World
@@ -39,6 +43,9 @@ class Faults:
             "slow_disk": self._slow_disk,
             "disk_error": self._disk_error,
             "disk_full": self._disk_full,
+            "add": self._add,
+            "remove": self._remove,
+            "wipe": self._wipe,
             "transfer": self._transfer,
             "wall_jump": self._wall_jump,
         }
@@ -135,6 +142,49 @@ class Faults:
 
         self._world.scheduler.after(self._some((0.5, 2.0)), ended)
 
+    # ---- members
+
+    def _add(self, node: SimNode) -> None:
+        as_voter = self._rng.random() < 0.8
+        self._change(lambda old: added(old, node.id, (node.id, 0), as_voter=as_voter))
+
+    def _remove(self, node: SimNode) -> None:
+        """As long as a majority of those who remain have the disks they count with."""
+
+        def plan(old: Config) -> Config:
+            new = removed(old, node.id)
+            if len(self._intact(new)) <= len(new.voters()) // 2:
+                raise MembershipConflict("two failures at a time")
+            return new
+
+        self._change(plan)
+
+    def _intact(self, config: Config) -> set[str]:
+        """The voters that still have the disks they count with."""
+        voters, nodes = config.voters(), self._world.nodes
+        return {node for node in voters if nodes[node].incarnation == voters[node]}
+
+    def _change(self, plan: Callable[[Config], Config]) -> None:
+        leader = self._world.leader()
+        if leader is not None and leader.process is not None:
+            engine = leader.process.engine
+            leader.enter(lambda: None if engine.stopped else _ask(engine, plan))
+
+    def _wipe(self, node: SimNode) -> None:
+        """The disk is lost, if that leaves a majority of those who count with theirs."""
+        leader = self._world.leader()
+        if leader is None or leader.process is None or leader is node:
+            return
+        core = leader.process.core
+        is_sure = core.term() == max(self._world.checks.leaders) and core.may_change_members()
+        config = core.members.newest
+        intact = self._intact(config) - {node.id}
+        if not is_sure or len(intact) <= len(config.voters()) // 2:
+            return
+        node.kill(power=True)
+        node.new_disk(self._world.seed)
+        node.start_after(self._some((0.3, 1.0, 3.0)))
+
     # ---- not faults, but inconvenient
 
     def _transfer(self, node: SimNode) -> None:
@@ -145,6 +195,12 @@ class Faults:
 
     def _wall_jump(self, node: SimNode) -> None:
         node.wall_offset_ms = self._rng.choice((-3_600_000, -5_000, 0, 5_000, 3_600_000))
+
+
+def _ask(engine: Engine, plan: Callable[[Config], Config]) -> None:
+    """Propose a change of members, unless it cannot be."""
+    with suppress(MembershipConflict):
+        engine.change_members(plan(engine.core.members.newest))
 
 
 def _ignore(accepted: bool) -> None:

@@ -11,6 +11,7 @@ NETWORK = {"isolate": 3, "cut": 2, "one_way": 2, "reset": 2, "pause": 2}
 PROCESS = {"kill": 3, "kill_leader": 2, "kill_writing": 3, "kill_all": 1, "restart": 1}
 POWER = {"power": 3, "power_leader": 2, "power_writing": 3, "power_all": 2}
 DISK = {"slow_disk": 2, "disk_error": 1, "disk_full": 1}
+MEMBERS = {"add": 5, "remove": 3, "wipe": 1}
 OTHER = {"transfer": 2, "wall_jump": 1}
 
 
@@ -21,6 +22,8 @@ class Mode:
     """What goes wrong, by weight (see faults.py)."""
     fault_every_s: float = 1.0
     nodes: int = 3
+    founders: int | None = None
+    """So many of them begin the cluster, all if None; the others wait to be added."""
     delay_s: float = 0.001
     """Mean of the varying part of a one-way delay, on top of `delay_s_min`."""
     delay_s_min: float = 0.0003
@@ -52,6 +55,14 @@ MODES = {
             fsync_s=0.01,
         ),
         Mode("five", {**NETWORK, **PROCESS, **POWER, **OTHER}, nodes=5, fault_every_s=0.7),
+        Mode(
+            "members",
+            {**MEMBERS, **NETWORK, **PROCESS, "power": 2, "power_all": 1, **OTHER},
+            nodes=5,
+            founders=3,
+            fault_every_s=0.5,
+            durability_share=0.0,
+        ),
         Mode(
             "evil",
             {**NETWORK, **PROCESS, **POWER, **DISK, **OTHER},

@@ -1,10 +1,10 @@
 """Connections between simulated nodes, as `peers.Peers` makes them.
 
-Every node dials every other one and speaks only on the connection it dialled. A connection delivers
-in order. It breaks when a process at its end dies, by a reset, or when a cut lasts longer than TCP
-waits; what was under way is lost then, or still arrives until the next connection of that sender is
-there. A cut in one direction holds that direction's messages back. Every message is encoded and
-decoded: nothing is shared by reference.
+Every node dials every other member that it knows and speaks only on the connection it dialled; who
+hears a stranger turns it away. A connection delivers in order. It breaks when a process at its end
+dies, by a reset, or when a cut lasts longer than TCP waits; what was under way is lost then, or
+still arrives until the next connection of that sender is there. A cut in one direction holds that
+direction's messages back. Every message is encoded and decoded: nothing is shared by reference.
 """
 
 from __future__ import annotations
@@ -14,15 +14,18 @@ from functools import partial
 from random import Random
 from typing import Protocol
 
+from ..introductions import why_refused
+from ..members import Members
 from ..messages import (
     FRAME_HEAD,
+    PROTOCOL,
     AppendEntries,
     Hello,
     Message,
     decode_message,
     encode_frame,
 )
-from ..peers import DIAL_TIMEOUT_S, REDIAL_S, SILENT_LINK_MS, Inbox
+from ..peers import DIAL_TIMEOUT_S, REDIAL_S, REFUSED_REDIAL_S, SILENT_LINK_MS, Inbox
 from .scheduler import Scheduler, Step, Trace
 
 SILENT_LINK_S = SILENT_LINK_MS / 1000
@@ -42,6 +45,10 @@ class Endpoint(Protocol):
     def inbox(self) -> Inbox | None:
         """None while no process runs."""
 
+    @property
+    def members(self) -> Members:
+        """Of the process that runs."""
+
     def enter(self, step: Step) -> None: ...
 
 
@@ -52,6 +59,7 @@ class Connection:
         self.source_life = source.life
         self.target_life = target.life
         self.is_open = True
+        self.is_refused = False
         self.arrives_at = 0.0
         self.under_way: deque[tuple[bytes, bytes]] = deque()
 
@@ -76,6 +84,8 @@ class Network:
         self._outbound: dict[tuple[str, str], Connection] = {}
         self._inbound: dict[tuple[str, str], Connection] = {}
         self._cut_until: dict[tuple[str, str], float] = {}
+        self._guests: set[tuple[str, str]] = set()
+        """(host, guest): not a member as the host sees it, and yet to be answered."""
 
     # ---- what nodes do
 
@@ -83,10 +93,29 @@ class Network:
         self._nodes[node.id] = node
 
     def dial_all(self, source: Endpoint) -> None:
-        """A process has started: dial everybody."""
+        """A process has started: dial all members."""
+        self._guests = {pair for pair in self._guests if pair[0] != source.id}
+        for peer in self._wanted(source):
+            self._dial_after(source, source.life, peer, 0.0)
+
+    def follow(self, source: Endpoint) -> None:
+        """The members have changed: dial those who came, leave those who went."""
+        self._guests = {pair for pair in self._guests if pair[0] != source.id}
+        wanted = self._wanted(source)
         for peer in self._nodes:
-            if peer != source.id:
+            outbound = self._outbound.get((source.id, peer))
+            inbound = self._inbound.get((source.id, peer))
+            if peer in wanted and outbound is None:
                 self._dial_after(source, source.life, peer, 0.0)
+            elif peer not in wanted:
+                for connection in (outbound, inbound):
+                    if connection is not None:
+                        self._scheduler.after(self._delay(), partial(self._break, connection))
+
+    def _wanted(self, source: Endpoint) -> list[str]:
+        members = {member.id for member in source.members.newest.members}
+        guests = {guest for host, guest in self._guests if host == source.id}
+        return sorted((members | guests) - {source.id})
 
     def emit(self, source: Endpoint, peer: str, message: Message) -> None:
         """Send, or drop if there is no connection."""
@@ -143,6 +172,8 @@ class Network:
     def _dial(self, source: Endpoint, life: int, peer: str) -> None:
         if source.life != life or source.inbox is None or (source.id, peer) in self._outbound:
             return
+        if peer not in self._wanted(source):
+            return
         target = self._nodes[peer]
         is_cut = self._is_cut(source.id, peer) or self._is_cut(peer, source.id)
         if is_cut or target.inbox is None:
@@ -152,7 +183,9 @@ class Network:
         connection = Connection(source, target)
         self._outbound[source.id, peer] = connection
         self._trace.add(f"{source.id}→{peer} connected")
-        self._send(connection, Hello(1, source.id, None, None))
+        members, address = source.members, (source.id, 0)
+        identity = (members.incarnation, address, members.index, peer)
+        self._send(connection, Hello(PROTOCOL, source.id, None, None, *identity))
         source.enter(partial(source.inbox.connected, peer))
 
     def _close(self, connection: Connection, *, loses: bool) -> None:
@@ -170,7 +203,8 @@ class Network:
         self._trace.add(f"{source.id}→{peer} broken")
         if source.inbox is not None and source.life == connection.source_life:
             source.enter(partial(source.inbox.disconnected, peer))
-            self._dial_after(source, source.life, peer, self._rng.uniform(*REDIAL_S))
+            pause_s = REFUSED_REDIAL_S if connection.is_refused else REDIAL_S
+            self._dial_after(source, source.life, peer, self._rng.uniform(*pause_s))
 
     def _send(self, connection: Connection, message: Message) -> None:
         self.messages += 1
@@ -202,10 +236,18 @@ class Network:
         assert inbox is not None
         message = decode_message(memoryview(body), digest)
         if isinstance(message, Hello):
+            if why_refused(message, target.members, None) is not None:
+                connection.is_refused = True
+                self._scheduler.after(self._delay(), partial(self._break, connection))
+                return
             old = self._inbound.get((target.id, source))
             self._inbound[target.id, source] = connection
             if old is not None:
                 self._scheduler.after(self._delay(), partial(self._break, old))
+            if source not in self._wanted(target):
+                self._guests.add((target.id, source))
+                self._dial_after(target, target.life, source, 0.0)
+            inbox.introduced(source, message.incarnation)
         elif self._inbound.get((target.id, source)) is connection:
             if self._rng.random() < 0.02:
                 inbox.still_receiving(source)

@@ -18,6 +18,7 @@ from ..errors import NoLeader, NotLeader, Refused, ShuttingDown, Throttled
 from ..gate import Gate
 from ..journal import RaftJournal
 from ..measures import Measures
+from ..members import Members
 from ..messages import Message
 from ..peers import Inbox
 from ..raft import RaftCore
@@ -65,7 +66,11 @@ class SimNode:
         self.id = node_id
         self.life = 0
         self.process: Process | None = None
-        self.disk = SimDisk(Random(f"disk {node_id} {world.seed}"))
+        self.disks = 0
+        self.incarnation = ""
+        """Of its data folder."""
+        self.disk: SimDisk
+        self.new_disk(world.seed)
         self.starts_at: float | None = None
         """When it will be started again, if it is down."""
         self.wall_offset_ms = 0
@@ -80,6 +85,18 @@ class SimNode:
     @property
     def inbox(self) -> Inbox | None:
         return self.process.engine if self.process is not None else None
+
+    @property
+    def members(self) -> Members:
+        assert self.process is not None
+        return self.process.core.members
+
+    def new_disk(self, seed: int) -> None:
+        """Everything on the disk is lost; no process runs."""
+        assert self.process is None
+        self.disks += 1
+        self.incarnation = ""
+        self.disk = SimDisk(Random(f"disk {self.id} {self.disks} {seed}"))
 
     @property
     def is_up(self) -> bool:
@@ -115,6 +132,7 @@ class SimNode:
             return
         finally:
             self.disk.is_usable = False
+        self.incarnation = self.process.recovered.folder.incarnation
         self._world.checks.started(self)
         self._world.network.dial_all(self)
         self.enter(self.process.engine.start)
@@ -135,12 +153,13 @@ class SimNode:
         self.start_after(0.3)
 
     def _config(self) -> ReplicaConfig:
-        peers = {peer: (peer, 0) for peer in self._world.node_ids if peer != self.id}
+        peers = {peer: (peer, 0) for peer in self._world.founders if peer != self.id}
         return ReplicaConfig(
             id=self.id,
             data=DATA,
             raft_address=(self.id, 0),
             peers=peers,
+            joins=self.id not in self._world.founders or self.disks > 1,
             timing=self._world.mode.timing,
             limits=LIMITS,
         )
@@ -160,8 +179,7 @@ class SimNode:
         journal = RaftJournal(recovered.wal)
         gate = Gate(journal, partial(self._emit, self.life))
         core = RaftCore(
-            self.id,
-            [peer for peer in world.node_ids if peer != self.id],
+            recovered.members,
             timing=world.mode.timing,
             journal=journal,
             gate=gate,
@@ -180,6 +198,7 @@ class SimNode:
             measures=Measures(),
             on_failure=self._failed,
             on_applied=self._applied,
+            on_members=partial(world.network.follow, self),
             on_snapshot=partial(world.scheduler.after, 0.0, partial(self._reopen, self.life)),
         )
         return Process(recovered, runtime, core, engine, world.checks.acked_index)

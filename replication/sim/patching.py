@@ -11,7 +11,7 @@ from typing import Any
 from pysyncobj import syncobj
 from pysyncobj.node import Node
 
-from ...storage import wal_segment
+from ...storage import folder, wal_segment
 from .. import catchup, engine, following, raft, snapshot_source
 
 BOUNDS: list[tuple[Any, str, Any]] = [
@@ -34,6 +34,9 @@ class StableSecrets:
     def randbelow(self, bound: int) -> int:
         return self._rng.randrange(bound)
 
+    def token_hex(self, size: int) -> str:
+        return self._rng.randbytes(size).hex()
+
 
 @contextmanager
 def patched(monotonic: Callable[[], float], seed: int) -> Iterator[None]:
@@ -43,6 +46,7 @@ def patched(monotonic: Callable[[], float], seed: int) -> Iterator[None]:
         (syncobj, "random", Random(f"elections {seed}")),
         (Node, "__hash__", _stable_hash),
         (wal_segment, "secrets", StableSecrets(Random(f"segments {seed}"))),
+        (folder, "secrets", StableSecrets(Random(f"folders {seed}"))),
         *BOUNDS,
     ]
     originals = [(owner, name, getattr(owner, name)) for owner, name, _ in replaced]

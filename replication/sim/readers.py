@@ -75,7 +75,7 @@ class Reader:
         self._read_somewhere(node, process)
 
     def _check_never_less(self, node: SimNode, name: str, end: int) -> None:
-        key = (node.id, name)
+        key = (f"{node.id}/{node.disks}", name)
         if end < self._shown.get(key, 0):
             text = f"{node.id} showed {self._shown[key]} of stream {name}, now {end}"
             self._world.checks.violate("a read goes back", text)

@@ -127,11 +127,24 @@ class Simulation:
     def _nodes(self) -> list[SimNode]:
         return list(self._world.nodes.values())
 
+    def _members(self) -> list[SimNode]:
+        """The nodes that the leader counts among the cluster's; the leader comes first."""
+        leader = self._world.leader()
+        if leader is None:
+            return []
+        others = {member.id for member in leader.members.newest.members} - {leader.id}
+        return [leader, *(self._world.nodes[node] for node in sorted(others))]
+
     def _has_converged(self) -> bool:
-        """One node leads, and all have applied and written all that is in any log."""
-        leaders = [node for node in self._nodes() if node.is_leader]
-        processes = [node.process for node in self._nodes() if node.process is not None]
-        if len(leaders) != 1 or len(processes) != len(self._world.nodes):
+        """One node leads, and all members have applied and written all that is in any log; those
+        that are to vote may.
+        """
+        members = self._members()
+        processes = [node.process for node in members if node.process is not None]
+        if sum(node.is_leader for node in members) != 1 or len(processes) != len(members):
+            return False
+        config = members[0].members.newest
+        if any(member.becomes_voter or not member.incarnation for member in config.members):
             return False
         last = {process.core.journal.last_index for process in processes}
         applied = {process.core.applied_index() for process in processes}
@@ -141,12 +154,12 @@ class Simulation:
 
     def _check_end(self) -> None:
         checks = self._world.checks
-        states = {node.id: self._state(node) for node in self._nodes()}
+        states = {node.id: self._state(node) for node in self._members()}
         first, *others = states
         for other in others:
             if states[other] != states[first]:
                 checks.violate("nodes differ in the end", f"{first} and {other}")
-        self._history.check(checks, self._contents(self._nodes()[0]))
+        self._history.check(checks, self._contents(self._members()[0]))
 
     def _state(self, node: SimNode) -> object:
         """All of a node's replicated state that can be compared, with the bytes of its files."""

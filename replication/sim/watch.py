@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..machine import StateMachine
+from ..members import Config
 
 if TYPE_CHECKING:
     from .checks import Checks
@@ -24,6 +25,10 @@ class WatchedMachine:
 
     def ready(self) -> bool:
         return self._machine.ready()
+
+    def settle(self, index: int, config: Config) -> None:
+        self._machine.settle(index, config)
+        self._checks.settled(self._node_id, index, config)
 
     def apply(self, index: int, term: int, command: memoryview | None) -> Any:
         results = self._machine.apply(index, term, command)

@@ -34,6 +34,8 @@ class World:
             delay_s_min=mode.delay_s_min,
         )
         self.node_ids = [f"n{number}" for number in range(mode.nodes)]
+        self.founders = self.node_ids[: mode.founders]
+        """Those that begin the cluster."""
         self.nodes: dict[str, SimNode] = {}
         self.checks: Checks
         self.is_healing = False

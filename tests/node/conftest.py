@@ -5,7 +5,12 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    ExitStack,
+    asynccontextmanager,
+)
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -197,6 +202,27 @@ async def bare_node(tmp_path: Path) -> AsyncIterator[Node]:
     others = {f"n{i}": ("127.0.0.1", port) for i, port in enumerate(free_ports(2), 2)}
     async with serving(replace(config, cluster={**config.cluster, **others})) as node:
         yield node
+
+
+@pytest.fixture
+def joining() -> Callable[..., AbstractAsyncContextManager[Node]]:
+    """Run one more node of a cluster, which waits to be added."""
+
+    @asynccontextmanager
+    async def join(member: NodeConfig, name: str, folder: Path) -> AsyncIterator[Node]:
+        config = node_config(folder)
+        config = replace(
+            config,
+            id=name,
+            data=str(folder / name),
+            cluster={**member.cluster, name: config.raft},
+            join=True,
+        )
+        async with serving(config) as node:
+            await node.recover()
+            yield node
+
+    return join
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from cute_logger.replication import snapshot
+from cute_logger.replication import raft, recovery, snapshot
 from cute_logger.replication.coalescer import Entry as ProposedEntry
 from cute_logger.replication.commands import AppendBatch
 from cute_logger.replication.dedupe import KeyTable, ProducerTable
@@ -22,6 +22,7 @@ from cute_logger.replication.errors import ConditionFailed, NoLeader
 from cute_logger.replication.gate import Gate
 from cute_logger.replication.journal import RaftJournal
 from cute_logger.replication.machine import StateMachine
+from cute_logger.replication.members import Config, Members
 from cute_logger.replication.messages import (
     AppendEntries,
     Message,
@@ -216,6 +217,30 @@ def _(patch: pytest.MonkeyPatch) -> None:
     patch.setitem(StateMachine._HANDLERS, AppendBatch, append)
 
 
+# ---- members
+
+
+@mutation("two changes of members at once", "members", seeds=40)
+def _(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(RaftCore, "may_change_members", lambda self: self.is_leader())
+    patch.setattr(raft, "is_one_step", lambda old, new: True)
+
+
+@mutation("the members in the log are not read at the start", "members", seeds=40)
+def _(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(recovery, "MEMBERS", b"never")
+
+
+@mutation("a learner counts", "members", seeds=40)
+def _(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Config, "voters", _everybody)
+
+
+@mutation("an empty disk votes under its old id", "members", seeds=40)
+def _(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Members, "may_vote", lambda self, addressed: True)
+
+
 # ---- what clients are told
 
 
@@ -281,6 +306,10 @@ def _handle(patch: pytest.MonkeyPatch, kind: type, handler: Callable[..., None])
 def _index_zero_for_votes(self: RaftCore) -> int:
     """Stock code asks for the last index to compare logs only while it does not lead."""
     return self.journal.last_index if self.is_leader() else 0
+
+
+def _everybody(self: Config) -> dict[str, str | None]:
+    return {member.id: member.incarnation for member in self.members}
 
 
 def _state_of(log: Log) -> LogState:

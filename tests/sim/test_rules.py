@@ -17,6 +17,7 @@ from cute_logger.replication.barrier import ReadBarrier
 from cute_logger.replication.config import Timing
 from cute_logger.replication.gate import Gate
 from cute_logger.replication.journal import RaftJournal
+from cute_logger.replication.members import Config, Member, Members
 from cute_logger.replication.messages import (
     AppendEntries,
     AppendReply,
@@ -36,6 +37,7 @@ from cute_logger.replication.upstream import COMMAND
 from cute_logger.storage.wal import Entry, Wal
 
 PEERS = ["n1", "n2", "n3", "n4"]
+NOBODY = Config(())
 FAR_S = 5.0
 """Beyond every election timeout."""
 
@@ -57,6 +59,8 @@ class Applied:
 
     def ready(self) -> bool:
         return True
+
+    def settle(self, index: int, config: Config) -> None: ...
 
     def apply(self, index: int, term: int, command: memoryview | None) -> None:
         self.applied_index = index
@@ -85,15 +89,17 @@ class Lone:
         self.journal = RaftJournal(Wal.open("/wal", files=self.disk))
         self.gate = Gate(self.journal, lambda peer, message: self.sent.append((peer, message)))
         self.machine = Applied()
+        members = Members("n0", "", NOBODY)
+        members.add(0, Config.of(Member(name, name, 0, incarnation="") for name in ["n0", *PEERS]))
         self.core = RaftCore(
-            "n0",
-            PEERS,
+            members,
             timing=Timing(),
             journal=self.journal,
             gate=self.gate,
             machine=self.machine,
         )
         for peer in PEERS:
+            self.core.introduced(peer, "")
             self.core.connected(peer)
 
     def lose_power(self) -> None:
@@ -163,17 +169,17 @@ Break = Callable[[pytest.MonkeyPatch], None]
 
 
 def a_vote_survives_a_power_loss(lone: Lone) -> bool:
-    lone.tell("n1", VoteRequest(5, 0, 0, transfer=False))
+    lone.tell("n1", VoteRequest(5, 0, 0, transfer=False, voter=""))
     lone.flush()
     assert lone.take(Vote) == [("n1", Vote(5))]
     lone.lose_power()
-    lone.tell("n2", VoteRequest(5, 0, 0, transfer=False))
+    lone.tell("n2", VoteRequest(5, 0, 0, transfer=False, voter=""))
     lone.flush()
     return not lone.take(Vote)
 
 
 def a_vote_waits_for_its_fsync(lone: Lone) -> bool:
-    lone.tell("n1", VoteRequest(5, 0, 0, transfer=False))
+    lone.tell("n1", VoteRequest(5, 0, 0, transfer=False, voter=""))
     return not lone.take(Vote)
 
 
@@ -208,7 +214,7 @@ def nobody_votes_for_a_shorter_log(lone: Lone) -> bool:
     lone.follow(1, 1, 1)
     lone.now += FAR_S
     lone.take(Vote)
-    lone.tell("n2", VoteRequest(7, 1, 1, transfer=False))
+    lone.tell("n2", VoteRequest(7, 1, 1, transfer=False, voter=""))
     lone.flush()
     return not lone.take(Vote)
 

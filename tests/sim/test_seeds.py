@@ -7,7 +7,16 @@ import pytest
 from cute_logger.replication.sim.modes import MODES
 from cute_logger.replication.sim.runner import simulate
 
-SEEDS = {"calm": 2, "network": 4, "crashes": 4, "power": 4, "slow": 4, "five": 2, "evil": 8}
+SEEDS = {
+    "calm": 2,
+    "network": 4,
+    "crashes": 4,
+    "power": 4,
+    "slow": 4,
+    "five": 2,
+    "evil": 8,
+    "members": 6,
+}
 RUNS = [(mode, seed) for mode, count in SEEDS.items() for seed in range(1000, 1000 + count)]
 
 

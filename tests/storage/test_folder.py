@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -27,8 +28,16 @@ def test_a_new_folder_is_made_and_marked(tmp_path: Path) -> None:
         assert folder.wal_folder == f"{path}/wal"
         assert folder.streams_folder == f"{path}/streams"
         assert folder.stream_folder(42) == f"{path}/streams/0000000042"
+        incarnation = folder.incarnation
+        folder.keep_cluster_id("c1")
     assert (path / "format").read_text() == "cute-logger 1\n"
-    assert (path / "node").read_text() == '{"id": "node-1"}\n'
+    about = {"id": "node-1", "incarnation": incarnation, "cluster_id": "c1"}
+    assert json.loads((path / "node").read_text()) == about
+    with DataFolder.open(str(path), "node-1") as folder:
+        assert (folder.incarnation, folder.cluster_id) == (incarnation, "c1")
+    with DataFolder.open(str(tmp_path / "other"), "node-1") as folder:
+        assert folder.incarnation != incarnation
+        assert folder.cluster_id is None
     assert sorted(p.name for p in path.iterdir()) == ["format", "lock", "node", "streams", "wal"]
 
 

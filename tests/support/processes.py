@@ -46,6 +46,8 @@ class ProcessCluster:
         self.raft = dict(zip(names, ports[count:], strict=True))
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.folder = folder
+        self.founders = names
+        """Whom the settings name; the others join."""
         self._settings = settings
         here = Site("127.0.0.1", folder, ())
         self.sites = {name: (sites or {}).get(name, here) for name in names}
@@ -63,8 +65,9 @@ class ProcessCluster:
 
     def start(self, *names: str) -> None:
         """Start the nodes named, or all; returns at once."""
-        members = ",".join(f"{n}={self.sites[n].host}:{port}" for n, port in self.raft.items())
         for name in names or self.http:
+            known = dict.fromkeys([*self.founders, name])
+            members = ",".join(f"{n}={self.sites[n].host}:{self.raft[n]}" for n in known)
             host = self.sites[name].host
             with (self.folder / f"{name}.log").open("ab") as log:
                 self.processes[name] = subprocess.Popen(
@@ -75,6 +78,7 @@ class ProcessCluster:
                         *("--http", f"{host}:{self.http[name]}"),
                         *("--raft", f"{host}:{self.raft[name]}"),
                         *("--cluster", members, *self._settings),
+                        *(() if name in self.founders else ("--join",)),
                     ],
                     stdin=subprocess.DEVNULL,
                     stdout=log,

@@ -50,19 +50,28 @@ class Cluster:
         ports = free_ports(count)
         self.addresses = {f"n{i}": ("127.0.0.1", port) for i, port in enumerate(ports, 1)}
         self.running: dict[str, Replica] = {}
+        self.founders = list(self.addresses)
+        """Whom the settings name; the others join."""
         self._folder = folder
         self._limits = limits
 
     def folder_of(self, name: str) -> Path:
         return self._folder / name
 
-    async def start(self, *names: str) -> None:
+    async def start_new(self, name: str) -> None:
+        """Start one more node, which waits to be added."""
+        self.addresses[name] = ("127.0.0.1", free_ports(1)[0])
+        await self.start(name)
+
+    async def start(self, *names: str, joins: bool = False) -> None:
         for name in names or self.addresses:
+            known = {*self.founders, name}
             config = ReplicaConfig(
                 id=name,
                 data=str(self.folder_of(name)),
                 raft_address=self.addresses[name],
-                peers={peer: at for peer, at in self.addresses.items() if peer != name},
+                peers={peer: self.addresses[peer] for peer in known if peer != name},
+                joins=joins or name not in self.founders,
                 http_url=f"http://{name}",
                 timing=FAST,
                 limits=self._limits,
@@ -74,12 +83,13 @@ class Cluster:
             await self.running.pop(name).stop()
 
     async def leader(self) -> Replica:
-        """A leader that everybody running follows and that has caught up."""
+        """A leader that every running member follows and that has caught up."""
 
         def agreed() -> Replica | None:
-            leaders = {node.leader_id for node in self.running.values()}
+            members = [node for node in self.running.values() if node.is_member]
+            leaders = {node.leader_id for node in members}
             leader = self.running.get(leaders.pop() or "") if len(leaders) == 1 else None
-            ready = all(node.ready for node in self.running.values())
+            ready = all(node.ready for node in members)
             return leader if leader is not None and leader.is_leader and ready else None
 
         leader: Replica = await until(agreed, "a leader")
@@ -92,6 +102,7 @@ class Cluster:
     async def values(self, name: str, stream: str = "s") -> list[bytes | None]:
         """All values of the stream as `name` serves them, after everything acknowledged so far."""
         node = self.running[name]
+        await until(lambda: node.ready, f"{name} to be ready")
         await node.read_barrier(timeout_s=10)
         found: list[bytes | None] = []
         offset = 0
