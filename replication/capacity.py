@@ -8,13 +8,13 @@ no entries any more). Between the two, deletes and trims still pass and make roo
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
 
 from ..storage.filesystem import FileSystem
 from . import upstream
-from .runtime import Lane, Runtime
+from .jobs import Jobs
+from .runtime import Lane
 
 LOOK_S = 1.0
 COPIES = 2
@@ -23,23 +23,23 @@ FULL_SHARE = 8
 
 
 class Capacity:
-    def __init__(self, files: FileSystem, path: str, reserve_bytes: int, runtime: Runtime) -> None:
+    def __init__(self, files: FileSystem, path: str, reserve_bytes: int, jobs: Jobs) -> None:
         self._files = files
         self._path = path
         self._reserve_bytes = reserve_bytes
-        self._runtime = runtime
+        self._jobs = jobs
         self._free_bytes: int | None = None
         self._spent_bytes = 0
         self._looking = False
         self._look_at = float("-inf")
 
-    def poll(self, guard: Callable[..., None]) -> None:
+    def poll(self) -> None:
         """Called every turn: look at the disk when it is time."""
         if not self._looking and upstream.now() >= self._look_at:
             self._looking = True
             spent = self._spent_bytes
             job = partial(self._files.free_bytes, self._path)
-            self._runtime.run(Lane.STREAMS, job, partial(guard, self._seen, spent))
+            self._jobs.run(Lane.STREAMS, job, partial(self._seen, spent))
 
     def _seen(self, spent_before: int, done: Future[int]) -> None:
         self._looking = False

@@ -17,8 +17,9 @@ from typing import Any, TypeAlias
 from ..storage.log import LogState
 from . import upstream
 from .install import BadSnapshot, Held, Staging, plan
+from .jobs import Jobs
 from .messages import Message, SnapshotData, SnapshotOffer, SnapshotRead
-from .runtime import Lane, Runtime
+from .runtime import Lane
 from .snapshot import log_states
 from .stream_files import StreamFiles
 
@@ -49,21 +50,16 @@ class Catchup:
         self,
         staging: Staging,
         stream_files: StreamFiles,
-        runtime: Runtime,
+        jobs: Jobs,
         send: Callable[[str, Message], None],
         on_fetched: Callable[[], None],
-        guard: Callable[..., None],
     ) -> None:
-        """`on_fetched`: a snapshot is complete, this node has to open its folder anew.
-
-        `guard` runs a step and ends the node if that raises.
-        """
+        """`on_fetched`: a snapshot is complete, this node has to open its folder anew."""
         self._staging = staging
         self._stream_files = stream_files
-        self._runtime = runtime
+        self._jobs = jobs
         self._send = send
         self._on_fetched = on_fetched
-        self._guard = guard
         self._offer: SnapshotOffer | None = None
         self._leader = ""
         self._steps: Steps | None = None
@@ -92,7 +88,7 @@ class Catchup:
     def cancel(self) -> None:
         """The log will do after all."""
         self._steps = self._ask = None
-        self._runtime.run(Lane.STREAMS, self._staging.discard, partial(self._guard, _check))
+        self._jobs.run(Lane.STREAMS, self._staging.discard)
 
     def arrived(self, leader: str, message: SnapshotData) -> None:
         if leader != self._leader or message.request != self._request or self._ask is None:
@@ -143,13 +139,11 @@ class Catchup:
             self._ask = step
             self._send_ask()
         else:
-            self._runtime.run(Lane.STREAMS, step, partial(self._done, steps))
+            self._jobs.run(Lane.STREAMS, step, partial(self._done, steps))
 
     def _done(self, steps: Steps, done: Future[Any]) -> None:
-        if steps is self._steps:
-            self._guard(self._go_on, done)
-
-    def _go_on(self, done: Future[Any]) -> None:
+        if steps is not self._steps:
+            return
         try:
             result = done.result()
         except BadSnapshot as error:
@@ -170,7 +164,3 @@ class Catchup:
                 self._request, offer.index, ask.stream_id, ask.base_offset, ask.position, ask.length
             ),
         )
-
-
-def _check(done: Future[None]) -> None:
-    done.result()

@@ -14,27 +14,25 @@ gate opens up to there, and the next turn begins. Anything unexpected in here is
 
 from __future__ import annotations
 
-import errno
 import logging
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
-from ..storage import checkpoint
 from ..storage.filesystem import FileSystem
 from ..storage.folder import DataFolder
 from ..storage.wal import Entry, Flush
 from . import retention, upstream
 from .barrier import ReadBarrier
 from .capacity import Capacity
-from .catchup import Catchup
 from .coalescer import Coalescer, Pending
 from .commands import InitCluster
 from .config import Limits
 from .errors import NoLeader
+from .exchange import SnapshotExchange
 from .gate import Gate
-from .install import Staging
+from .jobs import Jobs
 from .journal import RaftJournal
 from .machine import StateMachine
 from .measures import Measures
@@ -46,19 +44,14 @@ from .messages import (
     SnapshotData,
     SnapshotRead,
 )
-from .progress import SnapshotMark
+from .persistence import Persistence
 from .raft import RaftCore
 from .runtime import Lane, Runtime
-from .snapshot import Snapshot
-from .snapshot_source import SnapshotSource
-from .stream import Stream
 from .stream_files import StreamFiles
-from .unwritten import Unwritten
 
 logger = logging.getLogger(__name__)
 
 LOAD_BYTES = 1 << 20
-CHECKPOINT_AGAIN_S = 5.0
 RELIEVE_S = 3.0
 """A leader whose disk alone is short for so long gives way; by then the others would have said if
 theirs are too."""
@@ -86,41 +79,47 @@ class Engine:
         """`on_members`: the log names others now. `on_snapshot`: one was fetched whole; the host
         stops this engine and recovers anew.
         """
-        self.runtime = runtime
         self.core = core
         self.machine = machine
         self.coalescer = Coalescer(limits.entry_bytes)
         self.stopped = False
+        self._runtime = runtime
         self._gate = gate
-        self._barrier = ReadBarrier(core, gate, runtime.token())
         self._journal = journal
-        self.capacity = Capacity(files, folder.path, limits.disk_reserve_bytes, runtime)
-        self._relieve_at = 0.0
-        self._snapshot_source = SnapshotSource(files, folder, runtime)
-        self._catchup = Catchup(
-            Staging(files, folder), stream_files, runtime, gate.post, on_snapshot, self._guard
-        )
-        self._stream_files = stream_files
-        self._folder = folder
-        self._files = files
         self._limits = limits
         self._measures = measures
         self._on_failure = on_failure
         self._on_applied = on_applied
         self._on_members = on_members
+        self._jobs = Jobs(runtime, self._guard)
+        self._barrier = ReadBarrier(core, gate, runtime.token())
+        self.capacity = Capacity(files, folder.path, limits.disk_reserve_bytes, self._jobs)
+        self._relieve_at = 0.0
+        self.persistence = Persistence(
+            jobs=self._jobs,
+            machine=machine,
+            journal=journal,
+            stream_files=stream_files,
+            folder=folder,
+            files=files,
+            limits=limits,
+            measures=measures,
+        )
+        self.snapshots = SnapshotExchange(
+            jobs=self._jobs,
+            core=core,
+            gate=gate,
+            stream_files=stream_files,
+            folder=folder,
+            files=files,
+            on_fetched=on_snapshot,
+        )
         self._announced_members = core.members.newest
-        self._is_cluster_id_kept = folder.cluster_id is not None
+        self._announced_index = machine.applied_index
         self._scheduled = False
         self._armed_for = float("inf")
         self._flushing = False
-        self._writing = False
         self._loading: set[int] = set()
-        self._checkpointing = False
-        self._checkpoint_began = 0.0
-        self._checkpoint_at = upstream.now() + limits.checkpoint_s
-        self._no_checkpoint_until = float("-inf")
-        self._checkpoint_index = machine.applied_index
-        self._announced_index = machine.applied_index
         self._init_proposed_term = 0
         self._retention_at = upstream.now() + limits.retention_period_s
 
@@ -144,9 +143,9 @@ class Engine:
         elif isinstance(message, ReadIndexReply):
             self._guard(self._barrier.on_reply, message)
         elif isinstance(message, SnapshotRead):
-            self._guard(self._serve_snapshot, peer, message)
+            self._guard(self.snapshots.on_read, peer, message)
         elif isinstance(message, SnapshotData):
-            self._guard(self._catchup.arrived, peer, message)
+            self._guard(self.snapshots.on_data, peer, message)
         else:
             self._guard(self.core.receive, peer, message)
 
@@ -184,7 +183,7 @@ class Engine:
         """Have a turn soon; many calls make one turn."""
         if not self._scheduled and not self.stopped:
             self._scheduled = True
-            self.runtime.call_soon(self._turn_guarded)
+            self._runtime.call_soon(self._turn_guarded)
 
     # ---- the turn
 
@@ -220,9 +219,8 @@ class Engine:
         self._flush()
         self._watch_disk()
         self._load()
-        self._exchange_snapshots()
-        self._write_behind()
-        self._maybe_checkpoint()
+        self.snapshots.poll()
+        self.persistence.poll(self.snapshots.pinned_index)
         if self.core.members.newest is not self._announced_members:
             self._announced_members = self.core.members.newest
             self._on_members()
@@ -239,7 +237,7 @@ class Engine:
         wake = self.core.next_wake()
         if wake < self._armed_for:
             self._armed_for = wake
-            self.runtime.call_at(wake, partial(self._timer, wake))
+            self._runtime.call_at(wake, partial(self._timer, wake))
 
     def _timer(self, wake: float) -> None:
         if wake == self._armed_for:
@@ -266,7 +264,7 @@ class Engine:
         term = self.core.term()
         if self.machine.cluster_id is None and self._init_proposed_term != term:
             self._init_proposed_term = term
-            command = InitCluster(self.runtime.token(), self.runtime.wall_ms())
+            command = InitCluster(self._runtime.token(), self._runtime.wall_ms())
             self.coalescer.add(Pending(command, 0, lambda outcome: None))
 
     def _propose_trims(self) -> None:
@@ -278,7 +276,7 @@ class Engine:
             return
         self._retention_at = now + self._limits.retention_period_s
         streams = self.machine.streams.values()
-        for trim in retention.due_trims(streams, self.runtime.wall_ms()):
+        for trim in retention.due_trims(streams, self._runtime.wall_ms()):
             self.coalescer.add(Pending(trim, 0, lambda outcome: None))
 
     # ---- the write-ahead log
@@ -290,13 +288,10 @@ class Engine:
         if flush is not None:
             self._flushing = True
             self.capacity.spend(flush.size_bytes)
-            self.runtime.run(Lane.WAL, flush.run, partial(self._flushed, flush))
+            self._jobs.run(Lane.WAL, flush.run, partial(self._flushed, flush))
 
     def _flushed(self, flush: Flush, done: Future[None]) -> None:
         self._flushing = False
-        self._guard(self._count_flush, flush, done)
-
-    def _count_flush(self, flush: Flush, done: Future[None]) -> None:
         done.result()
         self._journal.wal.end_flush(flush)
         self._measures.flushes.add(flush.write_s)
@@ -313,13 +308,10 @@ class Engine:
             self._loading.add(start)
             job = self._journal.wal.load(start, LOAD_BYTES)
             generation = self._journal.generation
-            self.runtime.run(Lane.STREAMS, job, partial(self._loaded, start, generation))
+            self._jobs.run(Lane.STREAMS, job, partial(self._loaded, start, generation))
 
     def _loaded(self, start: int, generation: int, done: Future[list[Entry]]) -> None:
         self._loading.discard(start)
-        self._guard(self._supply, start, generation, done)
-
-    def _supply(self, start: int, generation: int, done: Future[list[Entry]]) -> None:
         self._journal.supply(start, done.result(), generation)
         self.core.entries_loaded()
 
@@ -332,7 +324,7 @@ class Engine:
     def _watch_disk(self) -> None:
         """Tell the core how much room there is; a leader whose disk alone is short gives way."""
         core = self.core
-        self.capacity.poll(self._guard)
+        self.capacity.poll()
         core.disk_is_short = self.capacity.is_short()
         core.disk_is_full = self.capacity.is_full()
         now = upstream.now()
@@ -345,158 +337,3 @@ class Engine:
             if heir is not None:
                 logger.warning("the disk is short, gives way", extra={"to": heir})
                 core.hand_over(heir)
-
-    # ---- snapshots
-
-    def _exchange_snapshots(self) -> None:
-        """Offer one to followers behind the log, or fetch the one that the leader offers."""
-        core, source, catchup = self.core, self._snapshot_source, self._catchup
-        if core.needs_snapshot:
-            core.needs_snapshot = False
-            source.want(self._guard)
-        source.poll()
-        pinned = source.pinned
-        core.snapshot = None
-        if pinned is not None:
-            core.snapshot = SnapshotMark(pinned.index, pinned.term, pinned.size)
-        offered, core.offered = core.offered, None
-        if offered is not None:
-            catchup.offered(*offered)
-        if catchup.index is not None and core.commit_index() >= catchup.index:
-            catchup.cancel()
-
-    def _serve_snapshot(self, peer: str, request: SnapshotRead) -> None:
-        def answer(data: bytes | None) -> None:
-            self._gate.post(peer, SnapshotData(request.request, data))
-
-        self._snapshot_source.serve(request, self._guard, answer)
-
-    def _forget_log(self) -> None:
-        """Give up the log that the checkpoint covers, except for what followers may still need."""
-        pinned = self._snapshot_source.pinned
-        covered = (
-            self._checkpoint_index if pinned is None else min(self._checkpoint_index, pinned.index)
-        )
-        low, high = self._journal.base_index, covered
-        while low < high:
-            middle = (low + high + 1) // 2
-            kept = self._journal.bytes_between(middle, self._journal.last_index)
-            if kept >= self._limits.wal_retain_bytes:
-                low = middle
-            else:
-                high = middle - 1
-        if low > self._journal.base_index:
-            job = self._journal.wal.drop_before(low + 1)
-            self.runtime.run(Lane.STREAMS, job, partial(self._guard, _check))
-
-    # ---- the streams' files
-
-    def _write_behind(self) -> None:
-        """Hand what was applied to the streams lane; one job at a time, so that a busy node writes
-        large pieces.
-        """
-        if not self._writing and (self.machine.unwritten or self.machine.created):
-            self._write_now()
-        cluster_id = self.machine.cluster_id
-        if cluster_id is not None and not self._is_cluster_id_kept:
-            self._is_cluster_id_kept = True
-            job = partial(self._folder.keep_cluster_id, cluster_id)
-            self.runtime.run(Lane.STREAMS, job, partial(self._guard, _check))
-
-    def _write_now(self) -> None:
-        self._writing = True
-        created, self.machine.created = self.machine.created, []
-        taken = self.machine.take_unwritten()
-        job = partial(self._write, created, taken)
-        self.runtime.run(Lane.STREAMS, job, partial(self._written, taken))
-
-    def _write(self, created: list[Stream], taken: dict[int, Unwritten]) -> None:
-        for stream in created:
-            self._stream_files.create(stream.id)
-        self._stream_files.write(taken)
-
-    def _written(self, taken: dict[int, Unwritten], done: Future[None]) -> None:
-        self._writing = False
-        self._guard(self._count_written, taken, done)
-
-    def _count_written(self, taken: dict[int, Unwritten], done: Future[None]) -> None:
-        done.result()
-        self.machine.written(taken)
-
-    # ---- checkpoints
-
-    def _maybe_checkpoint(self) -> None:
-        applied = self.core.applied_index() - self._checkpoint_index
-        if self._checkpointing or applied == 0 or upstream.now() < self._no_checkpoint_until:
-            return
-        if self.machine.dropped:
-            self.machine.dropped = False
-            soon = upstream.now() + self._limits.checkpoint_after_trim_s
-            self._checkpoint_at = min(self._checkpoint_at, soon)
-        large = self._bytes_since_checkpoint() >= self._limits.checkpoint_bytes
-        if large or upstream.now() >= self._checkpoint_at:
-            self.checkpoint(lambda: None)
-
-    def _bytes_since_checkpoint(self) -> int:
-        return self._journal.bytes_between(self._checkpoint_index, self.core.applied_index())
-
-    def checkpoint(self, done: Callable[[], None]) -> None:
-        """Make the state as of now durable, so that the log before it is not needed to recover.
-
-        The jobs of a lane run in order: what is written before this job is exactly what was
-        applied.
-        """
-        self._checkpointing = True
-        self._checkpoint_began = upstream.now()
-        self._write_now()
-        snapshot = Snapshot(self.machine)
-        deleted, self.machine.deleted = self.machine.deleted, []
-        job = partial(self._save, snapshot, deleted)
-        self.runtime.run(Lane.STREAMS, job, partial(self._saved, snapshot, deleted, done))
-
-    def _save(self, snapshot: Snapshot, deleted: list[int]) -> bool:
-        """Returns False if the disk has no room for a checkpoint: the last one counts on."""
-        states = self._stream_files.sync()
-        try:
-            checkpoint.save(self._files, self._folder.path, snapshot.sections(states))
-        except OSError as error:
-            if error.errno != errno.ENOSPC:
-                raise
-            return False
-        self._stream_files.remove(deleted)
-        return True
-
-    def _saved(
-        self,
-        snapshot: Snapshot,
-        deleted: list[int],
-        then: Callable[[], None],
-        done: Future[bool],
-    ) -> None:
-        self._guard(self._count_saved, snapshot, deleted, then, done)
-
-    def _count_saved(
-        self,
-        snapshot: Snapshot,
-        deleted: list[int],
-        then: Callable[[], None],
-        done: Future[bool],
-    ) -> None:
-        self._checkpointing = False
-        if not done.result():
-            logger.warning("no room for a checkpoint", extra={"again_in_s": CHECKPOINT_AGAIN_S})
-            self.machine.deleted += deleted
-            self._no_checkpoint_until = upstream.now() + CHECKPOINT_AGAIN_S
-            then()
-            return
-        self._measures.checkpoints += 1
-        self._measures.checkpoint_s = upstream.now() - self._checkpoint_began
-        self._checkpoint_index = snapshot.meta.applied_index
-        self._checkpoint_at = upstream.now() + self._limits.checkpoint_s
-        self._forget_log()
-        then()
-
-
-def _check(done: Future[Any]) -> None:
-    """Raise what the job raised."""
-    done.result()

@@ -165,7 +165,7 @@ class Replica(LocalReads):
     async def _checkpoint(self) -> None:
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.failed.add_done_callback(lambda _: resolve(ended))
-        self._engine.checkpoint(lambda: resolve(ended))
+        self._engine.persistence.checkpoint(lambda: resolve(ended))
         await ended
 
     def _fail(self, error: BaseException) -> None:

@@ -17,8 +17,9 @@ from ..storage.filesystem import File, FileSystem
 from ..storage.folder import DataFolder
 from ..storage.names import store_path
 from . import upstream
+from .jobs import Jobs
 from .messages import SnapshotRead
-from .runtime import Lane, Runtime
+from .runtime import Lane
 from .snapshot import meta_of
 
 IDLE_S = 30.0
@@ -37,20 +38,20 @@ class Pinned:
 
 
 class SnapshotSource:
-    def __init__(self, files: FileSystem, folder: DataFolder, runtime: Runtime) -> None:
+    def __init__(self, files: FileSystem, folder: DataFolder, jobs: Jobs) -> None:
         self.pinned: Pinned | None = None
         self._files = files
         self._folder = folder
-        self._runtime = runtime
+        self._jobs = jobs
         self._opening = False
         self._read_at = 0.0
 
-    def want(self, guard: Callable[..., None]) -> None:
+    def want(self) -> None:
         """Some follower needs a snapshot: pin the newest, if none is pinned."""
         if self.pinned is None and not self._opening:
             self._opening = True
             self._read_at = upstream.now()
-            self._runtime.run(Lane.STREAMS, self._open, partial(guard, self._opened))
+            self._jobs.run(Lane.STREAMS, self._open, self._opened)
 
     def _open(self) -> Pinned | None:
         path = checkpoint.path_in(self._folder.path)
@@ -72,12 +73,11 @@ class SnapshotSource:
     def release(self) -> None:
         if self.pinned is not None:
             file, self.pinned = self.pinned.file, None
-            self._runtime.run(Lane.STREAMS, file.close, lambda done: None)
+            self._jobs.run(Lane.STREAMS, file.close)
 
     def serve(
         self,
         request: SnapshotRead,
-        guard: Callable[..., None],
         answer: Callable[[bytes | None], None],
     ) -> None:
         """Answer with the bytes asked for, None if the snapshot is gone."""
@@ -87,7 +87,7 @@ class SnapshotSource:
             return
         self._read_at = upstream.now()
         job = partial(self._read, pinned.file, request)
-        self._runtime.run(Lane.STREAMS, job, partial(guard, self._served, answer))
+        self._jobs.run(Lane.STREAMS, job, partial(self._served, answer))
 
     def _read(self, file: File, request: SnapshotRead) -> bytes | None:
         length = min(request.length, PIECE_BYTES_MAX)

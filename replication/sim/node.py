@@ -238,7 +238,7 @@ class SimNode:
 
         def checkpoint() -> None:
             if not process.engine.stopped:
-                process.engine.checkpoint(partial(self._close, process))
+                process.engine.persistence.checkpoint(partial(self._close, process))
 
         self._world.scheduler.after(0.5, partial(self.enter, checkpoint, life))
 

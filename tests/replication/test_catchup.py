@@ -137,7 +137,7 @@ async def test_fetching_goes_on_with_a_new_leader(
     await log_is_given_up(cluster, known)
     await cluster.start(away)
     behind = cluster.running[away]
-    await until(lambda: behind._engine._catchup.index is not None, "fetching to begin")
+    await until(lambda: behind._engine.snapshots.fetching_index is not None, "fetching to begin")
     other = next(name for name in cluster.running if name not in (away, leader.id))
     await leader.transfer_leadership(other, timeout_s=10)
     await all_equal(cluster)

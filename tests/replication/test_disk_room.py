@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from cute_logger.replication import engine
+from cute_logger.replication import persistence
 from cute_logger.replication.config import Limits
 from cute_logger.replication.errors import DiskFull
 from cute_logger.storage import checkpoint
@@ -112,7 +112,7 @@ async def test_a_checkpoint_without_room_is_tried_again(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(checkpoint, "save", no_room)
-    monkeypatch.setattr(engine, "CHECKPOINT_AGAIN_S", 0.2)
+    monkeypatch.setattr(persistence, "CHECKPOINT_AGAIN_S", 0.2)
     for number in range(100):
         await cluster.append(b"%d" % number * 1000)
     await until(lambda: len(attempts) >= 2, "a second attempt")

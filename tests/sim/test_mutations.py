@@ -277,13 +277,13 @@ def _(patch: pytest.MonkeyPatch) -> None:
 
 @mutation("the engine goes on after a failed fsync", "evil", seeds=20)
 def _(patch: pytest.MonkeyPatch) -> None:
-    original = Engine._count_flush
+    original = Engine._flushed
 
-    def count_flush(self: Engine, flush: Any, done: Any) -> None:
+    def flushed(self: Engine, flush: Any, done: Any) -> None:
         with suppress(OSError):
             original(self, flush, done)
 
-    patch.setattr(Engine, "_count_flush", count_flush)
+    patch.setattr(Engine, "_flushed", flushed)
 
 
 @pytest.mark.parametrize("name", sorted(MUTATIONS))
