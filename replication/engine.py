@@ -20,6 +20,7 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
+from ..storage.errors import Damaged
 from ..storage.filesystem import FileSystem
 from ..storage.folder import DataFolder
 from ..storage.wal import Entry, Flush
@@ -52,6 +53,8 @@ from .stream_files import StreamFiles
 logger = logging.getLogger(__name__)
 
 LOAD_BYTES = 1 << 20
+VOUCH_S = 0.05
+"""With nothing more to write for so long, the log's end is called durable in the log itself."""
 RELIEVE_S = 3.0
 """A leader whose disk alone is short for so long gives way; by then the others would have said if
 theirs are too."""
@@ -74,10 +77,10 @@ class Engine:
         on_failure: Callable[[BaseException], None],
         on_applied: Callable[[], None],
         on_members: Callable[[], None],
-        on_snapshot: Callable[[], None],
+        on_outdated: Callable[[], None],
     ) -> None:
-        """`on_members`: the log names others now. `on_snapshot`: one was fetched whole; the host
-        stops this engine and recovers anew.
+        """`on_members`: the log names others now. `on_outdated`: the folder holds something else
+        than this engine knows of, a snapshot or damage; the host stops it and recovers anew.
         """
         self.core = core
         self.machine = machine
@@ -91,6 +94,7 @@ class Engine:
         self._on_failure = on_failure
         self._on_applied = on_applied
         self._on_members = on_members
+        self._on_outdated = on_outdated
         self._jobs = Jobs(runtime, self._guard)
         self._barrier = ReadBarrier(core, gate, runtime.token())
         self.capacity = Capacity(files, folder.path, limits.disk_reserve_bytes, self._jobs)
@@ -112,13 +116,15 @@ class Engine:
             stream_files=stream_files,
             folder=folder,
             files=files,
-            on_fetched=on_snapshot,
+            on_fetched=on_outdated,
         )
         self._announced_members = core.members.newest
         self._announced_index = machine.applied_index
         self._scheduled = False
         self._armed_for = float("inf")
         self._flushing = False
+        self._vouch_at = float("inf")
+        self._vouched_lsn = 0
         self._loading: set[int] = set()
         self._init_proposed_term = 0
         self._retention_at = upstream.now() + limits.retention_period_s
@@ -216,11 +222,12 @@ class Engine:
         self._propose()
         self._barrier.poll()
         self.core.doTick(0.0)
+        self._vouch()
         self._flush()
         self._watch_disk()
         self._load()
         self.snapshots.poll()
-        self.persistence.poll(self.snapshots.pinned_index)
+        self.persistence.poll(self.snapshots.pinned_index, is_synced=self.core.synced)
         if self.core.members.newest is not self._announced_members:
             self._announced_members = self.core.members.newest
             self._on_members()
@@ -235,6 +242,8 @@ class Engine:
     def _arm(self) -> None:
         """Have a turn when the core wants one, if no timer is set for before that."""
         wake = self.core.next_wake()
+        if not self._flushing:
+            wake = min(wake, self._vouch_at)
         if wake < self._armed_for:
             self._armed_for = wake
             self._runtime.call_at(wake, partial(self._timer, wake))
@@ -290,9 +299,18 @@ class Engine:
             self.capacity.spend(flush.size_bytes)
             self._jobs.run(Lane.WAL, flush.run, partial(self._flushed, flush))
 
+    def _vouch(self) -> None:
+        """A log that rests says that its end is durable: see `Wal.vouch`."""
+        if not self._flushing and upstream.now() >= self._vouch_at:
+            self._vouch_at = float("inf")
+            self._journal.wal.vouch()
+            self._vouched_lsn = self._journal.position
+
     def _flushed(self, flush: Flush, done: Future[None]) -> None:
         self._flushing = False
         done.result()
+        if flush.lsn > self._vouched_lsn:
+            self._vouch_at = upstream.now() + VOUCH_S
         self._journal.wal.end_flush(flush)
         self._measures.flushes.add(flush.write_s)
         self._measures.flushed_bytes += flush.size_bytes
@@ -305,6 +323,8 @@ class Engine:
         """
         wanted, self._journal.wanted = self._journal.wanted, set()
         for start in wanted - self._loading:
+            if start <= self._journal.base_index:
+                continue
             self._loading.add(start)
             job = self._journal.wal.load(start, LOAD_BYTES)
             generation = self._journal.generation
@@ -312,8 +332,21 @@ class Engine:
 
     def _loaded(self, start: int, generation: int, done: Future[list[Entry]]) -> None:
         self._loading.discard(start)
-        self._journal.supply(start, done.result(), generation)
-        self.core.entries_loaded()
+        try:
+            entries = done.result()
+        except Damaged as damage:
+            self._log_is_damaged(start, damage)
+        else:
+            self._journal.supply(start, entries, generation)
+            self.core.entries_loaded()
+
+    def _log_is_damaged(self, start: int, damage: Damaged) -> None:
+        logger.error("the write-ahead log is damaged", extra={"reason": str(damage)})
+        if start <= self.core.applied_index():
+            self.persistence.skip_damaged_log(start)
+        else:
+            # Needed here and to be had elsewhere only: recovery sets it aside.
+            self._on_outdated()
 
     # ---- the disk's room
 

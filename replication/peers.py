@@ -87,7 +87,7 @@ class Peers:
         self.outbound: dict[str, Outbound] = {}
         self._listen = listen
         self._advertise = advertise
-        self._members: Members
+        self._members: Members | None = None
         self._turned_away: dict[str, str] = {}
         """What was logged last of a node that was refused."""
         self._refused_by: dict[str, str] = {}
@@ -106,6 +106,11 @@ class Peers:
         assert self._inbox is not None
         return self._inbox
 
+    @property
+    def members(self) -> Members:
+        assert self._members is not None
+        return self._members
+
     async def start(self, inbox: Inbox) -> None:
         """Listen and dial. Raises OSError if the address cannot be bound."""
         self._inbox = inbox
@@ -117,6 +122,10 @@ class Peers:
 
     def follow(self, members: Members) -> None:
         """Speak with these from now on, and with nobody else. First called before `start`."""
+        if self._members is not None and self._members.incarnation != members.incarnation:
+            # They have to hear who this node is now before they hear anything else of it.
+            for link in self.outbound.values():
+                link.transport.abort()
         self._members = members
         newest = members.newest.members
         before = self.addresses
@@ -159,9 +168,9 @@ class Peers:
             self.node_id,
             self.cluster_id,
             self._http_url,
-            self._members.incarnation,
+            self.members.incarnation,
             self._advertise,
-            self._members.index,
+            self.members.index,
             peer,
         )
 
@@ -204,13 +213,13 @@ class Peers:
         """Where to dial: as the log says, and in turn where the settings say and it said itself;
         all of a cluster may have moved at once.
         """
-        places = [self.addresses[peer], self._members.founder_address(peer), self._told.get(peer)]
+        places = [self.addresses[peer], self.members.founder_address(peer), self._told.get(peer)]
         known = list(dict.fromkeys(place for place in places if place is not None))
         return known[(self._refusals[peer] + attempt) % len(known)]
 
     def introduced(self, link: Inbound, hello: Hello) -> None:
         """A stranger said who it is; Refused if it has no business here."""
-        refusal = why_refused(hello, self._members, self.cluster_id)
+        refusal = why_refused(hello, self.members, self.cluster_id)
         old = self.inbound.get(hello.node)
         if refusal is None and self._is_taken(hello, old):
             refusal = Refusal(f"another node {hello.node} is alive", is_stranger=False)
@@ -236,7 +245,7 @@ class Peers:
 
     def _receive_guest(self, hello: Hello) -> Refusal | None:
         """It knows the members better than this node does: answer it, until this one knows too."""
-        if len(self.addresses) - len(self._members.newest.members) >= GUESTS_MAX:
+        if len(self.addresses) - len(self.members.newest.members) >= GUESTS_MAX:
             return Refusal("too many guests", is_stranger=False)
         self.addresses[hello.node] = hello.raft
         self._dial_soon(hello.node, 0.0)

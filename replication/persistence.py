@@ -55,6 +55,7 @@ class Persistence:
         self._limits = limits
         self._measures = measures
         self._is_cluster_id_kept = folder.cluster_id is not None
+        self._is_repaired = not folder.is_repairing
         self._writing = False
         self._checkpointing = False
         self._checkpoint_began = 0.0
@@ -63,12 +64,17 @@ class Persistence:
         self._checkpoint_index = machine.applied_index
         self._pinned_index: int | None = None
 
-    def poll(self, pinned_index: int | None) -> None:
-        """Called every turn. `pinned_index`: what a snapshot somebody fetches covers."""
+    def poll(self, pinned_index: int | None, *, is_synced: bool) -> None:
+        """Called every turn. `pinned_index`: what a snapshot somebody fetches covers. `is_synced`:
+        this node has applied what was committed before it started.
+        """
         self._pinned_index = pinned_index
         if not self._writing and (self._machine.unwritten or self._machine.created):
             self._write_now()
         self._keep_cluster_id()
+        if not self._is_repaired and is_synced and self._is_counted_on():
+            self._is_repaired = True
+            self._jobs.run(Lane.STREAMS, self._folder.end_repair)
         self._maybe_checkpoint()
 
     def _keep_cluster_id(self) -> None:
@@ -76,6 +82,14 @@ class Persistence:
         if cluster_id is not None and not self._is_cluster_id_kept:
             self._is_cluster_id_kept = True
             self._jobs.run(Lane.STREAMS, partial(self._folder.keep_cluster_id, cluster_id))
+
+    def _is_counted_on(self) -> bool:
+        """Is what is in this folder now as good to the other members as it shall be?"""
+        members, folder = self._machine.members, self._folder
+        member = members.get(folder.node_id) if members is not None else None
+        if member is None or member.incarnation != folder.incarnation:
+            return False
+        return not member.becomes_voter
 
     # ---- the streams' files
 
@@ -155,6 +169,15 @@ class Persistence:
             self._machine.deleted += deleted
             self._no_checkpoint_until = upstream.now() + CHECKPOINT_AGAIN_S
         then()
+
+    def skip_damaged_log(self, index: int) -> None:
+        """Entries from `index` on cannot be read any more: do without, once a checkpoint covers
+        them. Whoever lacks them fetches a snapshot.
+        """
+        if index <= self._checkpoint_index:
+            self._journal.wal.forget_through(self._checkpoint_index)
+        elif not self._checkpointing:
+            self.checkpoint(lambda: None)
 
     def _forget_log(self) -> None:
         """Give up the log that the checkpoint covers, except for what followers may still need."""

@@ -303,15 +303,18 @@ class RaftCore(Following):
         return max(candidates)[1] if candidates else None
 
     def _rewind(self, node: Node, progress: Progress, reply: AppendReply) -> None:
-        """Go back once per flight, never below what was acknowledged."""
+        """Go back once per flight, never below what was acknowledged: unless it is lost."""
         progress.rewound_at = self._sequence
-        if reply.next_index > progress.acked:
-            self._kick = True
-        else:
+        has = reply.next_index - 1
+        if has < progress.acked and reply.sequence == progress.sequence:
+            # Its disk garbled the end of its log, and it could not tell that from a torn write.
             logger.error(
                 "a follower lost acknowledged entries",
-                extra={"peer": node.id, "acked": progress.acked, "has": reply.next_index - 1},
+                extra={"peer": node.id, "acked": progress.acked, "has": has},
             )
+            progress.acked = has
+            self._count(node, progress)
+        self._kick = True
         self._next[node] = max(progress.acked + 1, min(reply.next_index, self._next[node]))
 
     def on_durable(self) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from contextlib import ExitStack
 from typing import NamedTuple
 
 from ..storage import checkpoint
+from ..storage.errors import Damaged
 from ..storage.filesystem import FileSystem
-from ..storage.folder import DataFolder
+from ..storage.folder import DataFolder, set_aside
 from ..storage.wal import Wal
 from . import snapshot
 from .config import ReplicaConfig
@@ -40,22 +42,40 @@ def recover(config: ReplicaConfig, files: FileSystem) -> Recovered:
     """Lock and open the data folder. Blocks; raises StorageError or OSError.
 
     Entries after the checkpoint are applied again once a leader says that they are committed.
+
+    What cannot be read is set aside if there are others to fetch it from: the node comes back as
+    one with an empty disk would, by another incarnation, and does not vote on what it lost.
     """
-    folder = DataFolder.open(config.data, config.id, files=files)
     try:
-        return _recover(config, folder, files)
-    except BaseException:
-        folder.close()
-        raise
+        return _open(config, files)
+    except Damaged as damage:
+        if not config.peers:
+            raise
+        logger.error(
+            "the data is damaged: sets it aside, to fetch it anew",
+            extra={"path": damage.path, "position": damage.position, "reason": damage.reason},
+        )
+    set_aside(config.data, config.id, files)
+    return _open(config, files)
 
 
-def _recover(config: ReplicaConfig, folder: DataFolder, files: FileSystem) -> Recovered:
+def _open(config: ReplicaConfig, files: FileSystem) -> Recovered:
+    with ExitStack() as opened:
+        folder = opened.enter_context(DataFolder.open(config.data, config.id, files=files))
+        streams = opened.enter_context(StreamFiles(folder, files))
+        recovered = _recover(config, folder, streams, files)
+        opened.pop_all()
+    return recovered
+
+
+def _recover(
+    config: ReplicaConfig, folder: DataFolder, streams: StreamFiles, files: FileSystem
+) -> Recovered:
     limits = config.limits
     machine = StateMachine(Recent(limits.recent_bytes), limits.unwritten_bytes)
     finish_install(files, folder)
     sections = checkpoint.load(files, folder.path)
     states = snapshot.restore(sections, machine) if sections is not None else {}
-    streams = StreamFiles(folder, files)
     streams.open(states, keeps_others=is_fetching(files, folder))
     wal = Wal.open(
         folder.wal_folder,
@@ -65,7 +85,11 @@ def _recover(config: ReplicaConfig, folder: DataFolder, files: FileSystem) -> Re
         segment_bytes_max=limits.wal_segment_bytes,
         cache_bytes_max=limits.wal_cache_bytes,
     )
-    members = _members(config, folder, machine, wal)
+    try:
+        members = _members(config, folder, machine, wal)
+    except BaseException:
+        wal.close()
+        raise
     logger.info(
         "recovered",
         extra={
@@ -81,7 +105,8 @@ def _members(config: ReplicaConfig, folder: DataFolder, machine: StateMachine, w
     """The lists of members in the checkpoint and in the log behind it, committed or not."""
     addresses = {config.id: config.address, **config.peers}
     founders = Config.of(Member(node, *address) for node, address in addresses.items())
-    members = Members(config.id, folder.incarnation, founders, joins=config.joins)
+    joins = config.joins or folder.is_repairing
+    members = Members(config.id, folder.incarnation, founders, joins=joins)
     if machine.members is not None:
         members.add(machine.members_index, machine.members)
     at = machine.applied_index + 1

@@ -118,7 +118,7 @@ class Replica(LocalReads):
             on_failure=self._fail,
             on_applied=self._announce,
             on_members=partial(self._peers.follow, recovered.members),
-            on_snapshot=self._reopen_soon,
+            on_outdated=self._reopen_soon,
         )
         self._membership = Membership(core, self._engine.change_members)
 
@@ -128,7 +128,7 @@ class Replica(LocalReads):
         self._reopening = asyncio.get_running_loop().create_task(self._reopen())
 
     async def _reopen(self) -> None:
-        """A snapshot was fetched: recover from it as after a restart, without one."""
+        """A snapshot was fetched, or damage met: recover as after a restart, without one."""
         async with self._opening:
             if self._stopping:
                 return
@@ -206,6 +206,11 @@ class Replica(LocalReads):
         """False while this node waits to be added, and when it was removed."""
         is_refused = self.leader_id is None and self._peers.is_stranger
         return self._core.members.is_listed and not is_refused
+
+    @property
+    def is_repairing(self) -> bool:
+        """Damaged data was set aside, and its replacement is not complete yet."""
+        return self._recovered.folder.is_repairing
 
     def status(self) -> ClusterStatus:
         return ClusterStatus(

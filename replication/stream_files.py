@@ -86,6 +86,12 @@ class StreamFiles:
             stream_id: Held(log.sync(), log.last_digest) for stream_id, log in self._logs.items()
         }
 
+    def __enter__(self) -> StreamFiles:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
     def close(self) -> None:
         for log in self._logs.values():
             log.close()

@@ -215,6 +215,25 @@ class Wal:
         self.term, self.vote = term, vote
         self._change(HardState(term, vote), len(encode_vote(vote)))
 
+    def vouch(self) -> None:
+        """Have the next flush say that what is durable is durable, with nothing new to write.
+
+        Recovery takes a bad frame at the log's end for a torn write unless a later frame calls it
+        durable. A log that rests for a while should end with such a frame.
+        """
+        self.set_hard_state(self.term, self.vote)
+
+    def forget_through(self, index: int) -> None:
+        """Let nobody read the entries up to `index` any more, though their files stay for now.
+
+        For damaged entries that a durable checkpoint covers.
+        """
+        if index > self.last_index:
+            raise ValueError(f"{index} is behind the log's last entry {self.last_index}")
+        if index > self._base_index:
+            self._base_index = index
+            self._runs.forget_before(index)
+
     def _end_at(self, index: int) -> None:
         self.last_index = index
         self.durable_index = min(self.durable_index, index)

@@ -28,6 +28,8 @@ def why_not_ready(context: Context) -> str | None:
         return "stopping"
     if replica is None:
         return "recovering"
+    if replica.is_repairing and not replica.ready:
+        return "repairing"
     if not replica.is_member:
         return "not_a_member"
     if replica.leader_id is None:

@@ -99,6 +99,9 @@ def _http(context: Context) -> Iterator[Metric]:
 
 
 def _raft(replica: Replica, status: ClusterStatus) -> Iterator[Metric]:
+    yield _gauge(
+        "cute_repairing", "Damaged data was set aside and is being fetched.", replica.is_repairing
+    )
     yield _gauge("cute_is_leader", "This node leads.", replica.is_leader)
     yield _gauge("cute_term", "Raft's term.", status.term)
     yield _gauge("cute_commit_index", "Newest entry known to be committed.", status.commit_index)

@@ -199,7 +199,7 @@ class SimNode:
             on_failure=self._failed,
             on_applied=self._applied,
             on_members=partial(world.network.follow, self),
-            on_snapshot=partial(world.scheduler.after, 0.0, partial(self._reopen, self.life)),
+            on_outdated=partial(world.scheduler.after, 0.0, partial(self._reopen, self.life)),
         )
         return Process(recovered, runtime, core, engine, world.checks.acked_index)
 

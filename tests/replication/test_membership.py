@@ -16,6 +16,7 @@ from cute_logger.replication.errors import (
     UnknownMember,
 )
 from cute_logger.replication.replica import Replica
+from cute_logger.storage.folder import DataFolder
 from support.replicas import FAST, Cluster, MakeCluster, free_ports, until
 
 
@@ -329,9 +330,8 @@ async def test_a_node_keeps_its_cluster(make_cluster: MakeCluster) -> None:
     cluster = await make_cluster(1)
     await cluster.start_new("n2")
     await cluster.running.pop("n2").stop()
-    node = cluster.folder_of("n2") / "node"
-    text = node.read_text().replace("}", ', "cluster_id": "another"}')
-    node.write_text(text)
+    with DataFolder.open(str(cluster.folder_of("n2")), "n2") as folder:
+        folder.keep_cluster_id("another")
     await cluster.start("n2")
     lost = cluster.running.pop("n2")
     with pytest.raises(OutcomeUnknown):

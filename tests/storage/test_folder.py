@@ -1,14 +1,14 @@
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from cute_logger.storage.errors import FolderLocked, WrongFormat
-from cute_logger.storage.folder import DataFolder
+from cute_logger.storage.errors import Damaged, FolderLocked, WrongFormat
+from cute_logger.storage.folder import DataFolder, set_aside
+from cute_logger.storage.node_mark import NodeMark, decode_mark, encode_mark
 
 from .memory_files import MemoryFiles, PowerLost, keep_all, keep_nothing
 
@@ -31,8 +31,8 @@ def test_a_new_folder_is_made_and_marked(tmp_path: Path) -> None:
         incarnation = folder.incarnation
         folder.keep_cluster_id("c1")
     assert (path / "format").read_text() == "cute-logger 1\n"
-    about = {"id": "node-1", "incarnation": incarnation, "cluster_id": "c1"}
-    assert json.loads((path / "node").read_text()) == about
+    mark = decode_mark((path / "node").read_bytes())
+    assert mark == NodeMark(id="node-1", incarnation=incarnation, cluster_id="c1")
     with DataFolder.open(str(path), "node-1") as folder:
         assert (folder.incarnation, folder.cluster_id) == (incarnation, "c1")
     with DataFolder.open(str(tmp_path / "other"), "node-1") as folder:
@@ -94,7 +94,14 @@ class TestRefused:
 
     def test_another_format(self, tmp_path: Path) -> None:
         DataFolder.open(str(tmp_path), "a").close()
+        mark = NodeMark(id="a", incarnation="1", format=2)
+        (tmp_path / "node").write_bytes(encode_mark(mark))
+        assert "its format is 2, this version reads 1" in self.refused(tmp_path)
+
+    def test_another_format_that_marks_its_nodes_otherwise(self, tmp_path: Path) -> None:
+        DataFolder.open(str(tmp_path), "a").close()
         (tmp_path / "format").write_text("cute-logger 2\n")
+        (tmp_path / "node").write_text("node a\n")
         text = self.refused(tmp_path)
         assert 'its format is "cute-logger 2", this version reads "cute-logger 1"' in text
 
@@ -108,13 +115,97 @@ class TestRefused:
         (tmp_path / "format").unlink()
         assert "does not say its format" in self.refused(tmp_path)
 
+
+class TestDamagedMarks:
     @pytest.mark.parametrize("node", [None, "", "[]", '{"id": 3}', "[" * 3000, "\udcff"])
     def test_a_folder_that_does_not_say_whose_it_is(self, tmp_path: Path, node: str | None) -> None:
         DataFolder.open(str(tmp_path), "a").close()
         (tmp_path / "node").unlink()
         if node is not None:
             (tmp_path / "node").write_text(node, errors="surrogateescape")
-        assert "does not say whose it is" in self.refused(tmp_path)
+        for _ in range(2):
+            with pytest.raises(Damaged, match="does not say whose data this is"):
+                DataFolder.open(str(tmp_path), "a")
+
+    def test_every_flipped_bit_of_the_mark_is_noticed(self) -> None:
+        good = encode_mark(NodeMark(id="a", incarnation="0123456789abcdef", cluster_id="c"))
+        for number in range(8 * len(good)):
+            bad = bytearray(good)
+            bad[number // 8] ^= 1 << number % 8
+            with pytest.raises(ValueError, match="checksum"):
+                decode_mark(bytes(bad))
+
+    def test_a_damaged_format_is_written_anew(self, tmp_path: Path) -> None:
+        DataFolder.open(str(tmp_path), "a").close()
+        (tmp_path / "format").write_text("cute-logger 9\n")
+        DataFolder.open(str(tmp_path), "a").close()
+        assert (tmp_path / "format").read_text() == "cute-logger 1\n"
+
+
+def grown(path: Path, text: str) -> str:
+    """A folder with some data; returns its incarnation."""
+    with DataFolder.open(str(path), "a") as folder:
+        (path / "checkpoint").write_text(text)
+        (path / "wal" / "1.wal").write_text(text)
+        (path / "streams" / "1").mkdir()
+        (path / "streams" / "1" / "s.log").write_text(text)
+        folder.keep_cluster_id("c")
+        return folder.incarnation
+
+
+def names(path: Path) -> list[str]:
+    return sorted(each.name for each in path.iterdir())
+
+
+class TestSetAside:
+    def test_the_data_is_kept_beside_and_the_folder_is_another(self, tmp_path: Path) -> None:
+        before = grown(tmp_path, "old")
+        set_aside(str(tmp_path), "a")
+        with DataFolder.open(str(tmp_path), "a") as folder:
+            assert folder.is_repairing
+            assert folder.incarnation != before
+            assert folder.cluster_id == "c"
+        assert not (tmp_path / "checkpoint").exists()
+        assert names(tmp_path / "wal") == names(tmp_path / "streams") == []
+        assert (tmp_path / "checkpoint.damaged").read_text() == "old"
+        assert (tmp_path / "wal.damaged" / "1.wal").read_text() == "old"
+        assert (tmp_path / "streams.damaged" / "1" / "s.log").read_text() == "old"
+
+    def test_it_goes_when_the_repair_has_ended(self, tmp_path: Path) -> None:
+        grown(tmp_path, "old")
+        set_aside(str(tmp_path), "a")
+        with DataFolder.open(str(tmp_path), "a") as folder:
+            folder.end_repair()
+        with DataFolder.open(str(tmp_path), "a") as folder:
+            assert not folder.is_repairing
+        assert names(tmp_path) == ["format", "lock", "node", "streams", "wal"]
+
+    def test_what_was_fetched_in_part_does_not_replace_it(self, tmp_path: Path) -> None:
+        grown(tmp_path, "old")
+        set_aside(str(tmp_path), "a")
+        once = grown(tmp_path, "half")
+        set_aside(str(tmp_path), "a")
+        with DataFolder.open(str(tmp_path), "a") as folder:
+            assert folder.is_repairing
+            assert folder.incarnation != once
+        assert (tmp_path / "checkpoint.damaged").read_text() == "old"
+        assert not (tmp_path / "checkpoint").exists()
+        assert names(tmp_path / "wal") == names(tmp_path / "streams") == []
+
+    def test_a_folder_without_a_readable_mark(self, tmp_path: Path) -> None:
+        before = grown(tmp_path, "old")
+        (tmp_path / "node").write_bytes(b"")
+        set_aside(str(tmp_path), "a")
+        with DataFolder.open(str(tmp_path), "a") as folder:
+            assert folder.is_repairing
+            assert folder.incarnation != before
+            assert folder.cluster_id is None
+
+    def test_another_nodes_folder_is_left_alone(self, tmp_path: Path) -> None:
+        grown(tmp_path, "old")
+        with pytest.raises(WrongFormat):
+            set_aside(str(tmp_path), "b")
+        assert (tmp_path / "checkpoint").read_text() == "old"
 
 
 @pytest.mark.parametrize("choose", [keep_nothing, keep_all])

@@ -82,6 +82,13 @@ class Cluster:
         for name in names or list(self.running):
             await self.running.pop(name).stop()
 
+    async def crash(self, name: str) -> None:
+        """Leave the files as they are, as after kill -9: without a checkpoint or a word."""
+        node = self.running.pop(name)
+        node._engine.stop()
+        await node._peers.close()
+        await node._close()
+
     async def leader(self) -> Replica:
         """A leader that every running member follows and that has caught up."""
 
