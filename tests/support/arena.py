@@ -13,6 +13,7 @@ from typing import Final
 from cute_logger.client import AsyncClient
 
 from . import disks, netns
+from .clocks import Clock
 from .disks import MIB, Disk
 from .load import Load, Verdict, served_by
 from .netns import Network
@@ -49,10 +50,8 @@ class Arena:
         try:
             self.network = self._closing.enter_context(contextlib.closing(Network(NAMES)))
             self.disks = {name: self._disk(name) for name in NAMES}
-            sites = {
-                name: Site(host, self.disks[name].root, self.network.prefix(name))
-                for name, host in self.network.hosts.items()
-            }
+            self.clocks = {name: Clock(folder / f"{name}.clock") for name in NAMES}
+            sites = {name: self._site(name) for name in NAMES}
             self.cluster = ProcessCluster(folder, len(NAMES), SETTINGS, sites)
             self._closing.callback(self.cluster.stop)
             self._closing.callback(self.stop_injecting)
@@ -64,6 +63,10 @@ class Arena:
     def _disk(self, name: str) -> Disk:
         disk = Disk(self.folder / f"disk-{name}", DISK_BYTES)
         return self._closing.enter_context(contextlib.closing(disk))
+
+    def _site(self, name: str) -> Site:
+        prefix = (*self.network.prefix(name), *self.clocks[name].prefix)
+        return Site(self.network.hosts[name], self.disks[name].root, prefix)
 
     def close(self) -> None:
         self._closing.close()
@@ -117,6 +120,7 @@ class Arena:
         self.stop_injecting()
         self.network.heal()
         for name in NAMES:
+            self.clocks[name].jump(0)
             self.disks[name].make_room()
             if self.is_running(name):
                 self.cluster.signal(signal.SIGCONT, name)

@@ -14,6 +14,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
+from cute_logger.client import AsyncClient
+
 from .arena import NAMES, Arena
 from .damage import DAMAGES
 from .load import Load, served_by
@@ -25,6 +27,8 @@ HOLD_S: Final = 1.5
 """Longer than the longest election timeout: a node that is alone has tried to become leader."""
 EXIT_DISK_FAILED: Final = 70
 EXIT_S: Final = 1.0
+STOP_S: Final = 15.0
+JUMP_MS: Final = 3_600_000
 SLOW_FSYNC_US: Final = 200_000
 
 
@@ -208,12 +212,28 @@ async def fill_majority(arena: Arena, load: Load) -> None:
     await _fill(arena, load, *random.sample(NAMES, 2))
 
 
+async def jump_clocks(arena: Arena, load: Load) -> None:
+    """Every node's wall clock jumps, the leader's ahead and then back."""
+    leader = await arena.cluster.leader()
+    ahead, back = arena.followers(leader)
+    load.strike()
+    for name, shift_ms in (ahead, JUMP_MS), (back, -JUMP_MS), (leader, JUMP_MS), (leader, -JUMP_MS):
+        arena.clocks[name].jump(shift_ms)
+        await load.goes_on()
+    async with AsyncClient([arena.cluster.url(leader)]) as client:
+        times = [record.timestamp async for record in client.read_iter(load.stream)]
+    assert times == sorted(times), "a stream's timestamps went back"
+    assert times[-1] - times[0] > JUMP_MS - 60_000, "the leader's clock did not jump"
+
+
 def _damage(kind: str) -> Strike:
     async def strike(arena: Arena, load: Load) -> None:
         name = random.choice(NAMES)
         await load.append_large(20, 30_000)
         load.strike()
-        arena.cluster.kill(name)
+        # One that stops in order leaves a checkpoint and a log that nobody needs.
+        arena.cluster.signal(signal.SIGTERM if kind == "checkpoint" else signal.SIGKILL, name)
+        assert await arena.exit_code(name, STOP_S) is not None, f"{name} did not stop"
         await load.goes_on()
         await DAMAGES[kind](arena, load, name)
 
@@ -242,6 +262,7 @@ FAULTS: Final = {
         Fault("fill leader's disk", fill_leaders_disk, gap_s_max=5),
         Fault("fill follower's disk", fill_followers_disk, gap_s_max=5),
         Fault("fill majority", fill_majority, takes_all=True),
+        Fault("jump clocks", jump_clocks, gap_s_max=5),
         *(Fault(f"damage {kind}", _damage(kind), gap_s_max=5) for kind in DAMAGES),
     )
 }
