@@ -60,6 +60,7 @@ class NodeConfig:
     check_quorum: int = 1_000
     wal_segment_bytes: int = 64 * MiB
     wal_retain_bytes: int = 128 * MiB
+    catchup_bytes_per_s: int = 200 * MiB
     disk_reserve: int = 256 * MiB
     checkpoint_bytes: int = 64 * MiB
     checkpoint_period: int = 60_000
@@ -302,6 +303,12 @@ _ROWS = (
         _size(0, 1024 * 1024 * MiB),
         "SIZE",
         "Log kept for nodes that were away.",
+    ),
+    Setting(
+        "catchup_bytes_per_s",
+        _size(MiB // 16, 1024 * 1024 * MiB),
+        "SIZE",
+        "How fast this node fetches a snapshot.",
     ),
     Setting(
         "disk_reserve",

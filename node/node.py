@@ -51,6 +51,7 @@ def replica_config(config: NodeConfig) -> ReplicaConfig:
         limits=Limits(
             wal_segment_bytes=config.wal_segment_bytes,
             wal_retain_bytes=config.wal_retain_bytes,
+            catchup_bytes_per_s=config.catchup_bytes_per_s,
             disk_reserve_bytes=config.disk_reserve,
             checkpoint_bytes=config.checkpoint_bytes,
             checkpoint_s=config.checkpoint_period / 1000,

@@ -117,6 +117,8 @@ class Engine:
             folder=folder,
             files=files,
             on_fetched=on_outdated,
+            on_damaged=self.persistence.renew,
+            bytes_per_s=limits.catchup_bytes_per_s,
         )
         self._announced_members = core.members.newest
         self._announced_index = machine.applied_index

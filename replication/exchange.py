@@ -28,13 +28,20 @@ class SnapshotExchange:
         folder: DataFolder,
         files: FileSystem,
         on_fetched: Callable[[], None],
+        on_damaged: Callable[[], None],
+        bytes_per_s: int,
     ) -> None:
-        """`on_fetched`: a snapshot is complete, this node has to open its folder anew."""
+        """`on_fetched`: a snapshot is complete, this node has to open its folder anew.
+
+        `on_damaged`: this node's own checkpoint cannot be read; another one is wanted.
+
+        `bytes_per_s`: how fast this node fetches one.
+        """
         self._core = core
         self._gate = gate
-        self._source = SnapshotSource(files, folder, jobs)
+        self._source = SnapshotSource(files, folder, jobs, on_damaged)
         staging = Staging(files, folder)
-        self._catchup = Catchup(staging, stream_files, jobs, gate.post, on_fetched)
+        self._catchup = Catchup(staging, stream_files, jobs, gate.post, on_fetched, bytes_per_s)
 
     @property
     def pinned_index(self) -> int | None:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from ..storage import checkpoint
 from ..storage.batch import CHAIN_START
-from ..storage.errors import CorruptBatch, StorageError
+from ..storage.errors import CorruptBatch, Damaged, StorageError
 from ..storage.filesystem import FileSystem
 from ..storage.folder import DataFolder
 from ..storage.log import LogState
@@ -77,8 +77,11 @@ class Staging:
         self._write(self._fetching, position, data)
 
     def checkpoint_sections(self) -> list[bytes]:
-        """The sections fetched; raises Damaged."""
-        return checkpoint.read(self._files, self._fetching)
+        """The sections fetched; raises BadSnapshot."""
+        try:
+            return checkpoint.read(self._files, self._fetching)
+        except Damaged as error:
+            raise BadSnapshot(str(error)) from error
 
     def _path(self, piece: Piece) -> str:
         return f"{self._folder.stream_folder(piece.stream_id)}/{piece.name}"

@@ -30,3 +30,7 @@ class Jobs:
     ) -> None:
         """Run `job` on the lane's thread, then `done` on the loop."""
         self._runtime.run(lane, job, partial(self._guard, done))
+
+    def call_at(self, when: float, step: Callable[[], None]) -> None:
+        """Call `step` on the loop at `when` by `upstream.now`, or a little later."""
+        self._runtime.call_at(when, partial(self._guard, step))

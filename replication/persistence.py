@@ -176,7 +176,12 @@ class Persistence:
         """
         if index <= self._checkpoint_index:
             self._journal.wal.forget_through(self._checkpoint_index)
-        elif not self._checkpointing:
+        else:
+            self.renew()
+
+    def renew(self) -> None:
+        """Take a checkpoint now, unless one is under way."""
+        if not self._checkpointing:
             self.checkpoint(lambda: None)
 
     def _forget_log(self) -> None:

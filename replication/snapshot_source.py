@@ -7,12 +7,14 @@ follower begin again with a newer snapshot.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 
 from ..storage import checkpoint
+from ..storage.errors import Damaged
 from ..storage.filesystem import File, FileSystem
 from ..storage.folder import DataFolder
 from ..storage.names import store_path
@@ -21,6 +23,8 @@ from .jobs import Jobs
 from .messages import SnapshotRead
 from .runtime import Lane
 from .snapshot import meta_of
+
+logger = logging.getLogger(__name__)
 
 IDLE_S = 30.0
 """A snapshot that nobody read from so long is given up."""
@@ -38,11 +42,19 @@ class Pinned:
 
 
 class SnapshotSource:
-    def __init__(self, files: FileSystem, folder: DataFolder, jobs: Jobs) -> None:
+    def __init__(
+        self,
+        files: FileSystem,
+        folder: DataFolder,
+        jobs: Jobs,
+        on_damaged: Callable[[], None],
+    ) -> None:
+        """`on_damaged`: the checkpoint cannot be read any more; another one is wanted."""
         self.pinned: Pinned | None = None
         self._files = files
         self._folder = folder
         self._jobs = jobs
+        self._on_damaged = on_damaged
         self._opening = False
         self._read_at = 0.0
 
@@ -63,7 +75,11 @@ class SnapshotSource:
 
     def _opened(self, done: Future[Pinned | None]) -> None:
         self._opening = False
-        self.pinned = done.result()
+        try:
+            self.pinned = done.result()
+        except Damaged as damage:
+            logger.error("the checkpoint is damaged", extra={"reason": str(damage)})
+            self._on_damaged()
 
     def poll(self) -> None:
         """Called every turn: give up what nobody reads."""

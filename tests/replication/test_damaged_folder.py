@@ -145,3 +145,22 @@ async def test_damage_that_only_others_would_read_is_skipped(make_cluster: MakeC
     await cluster.start(name)
     assert await cluster.values(name) == VALUES
     assert not leader.failed.done()
+
+
+async def test_a_leader_whose_checkpoint_is_damaged_makes_another(
+    make_cluster: MakeCluster,
+) -> None:
+    limits = Limits(wal_segment_bytes=32 << 10, wal_retain_bytes=0, checkpoint_bytes=64 << 10)
+    cluster = await make_cluster(3, limits=limits)
+    await cluster.append(VALUES[0])
+    leader = await cluster.leader()
+    name = next(each for each in cluster.running if each != leader.id)
+    await cluster.crash(name)
+    for value in VALUES[1:]:
+        await cluster.append(value)
+    wal = leader._recovered.wal
+    await until(lambda: wal.first_index > 20, "the log's beginning to be given up")
+    flip_checkpoint(cluster.folder_of(leader.id))
+    await cluster.start(name)
+    assert await cluster.values(name) == VALUES
+    assert not leader.failed.done()
