@@ -23,6 +23,27 @@ def test_a_changed_method_stops_the_import(monkeypatch: pytest.MonkeyPatch) -> N
         upstream.check_upstream()
 
 
+def test_a_method_in_the_place_of_another_stops_the_import(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SyncObj, "doTick", SyncObj._onTick)
+    with pytest.raises(ImportError, match="doTick"):
+        upstream.check_upstream()
+
+
+def test_the_released_file_is_known_without_a_look_at_its_methods(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(upstream, "fingerprint", None)
+    upstream.check_upstream()
+
+
+def test_in_another_file_every_method_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upstream, "RELEASED", "another file's")
+    upstream.check_upstream()
+    monkeypatch.setattr(upstream, "fingerprint", lambda method: "another method's")
+    with pytest.raises(ImportError, match="__init__, _onTick, doTick"):
+        upstream.check_upstream()
+
+
 def test_every_field_we_name_exists_upstream() -> None:
     source = inspect.getsource(pysyncobj.syncobj)
     named = [
