@@ -14,12 +14,14 @@ strangers are limited in number and have `HELLO_TIMEOUT_S` to introduce themselv
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import socket
 from collections import Counter
+from collections.abc import Coroutine
 from itertools import count
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from .config import Address
 from .introductions import why_refused
@@ -190,24 +192,35 @@ class Peers:
             self._dial_soon(link.peer, random.uniform(*pause_s))
 
     def _dial_soon(self, peer: str, delay_s: float) -> None:
-        task = asyncio.get_running_loop().create_task(self._dial(peer, delay_s))
+        self._start(self._dial(peer, delay_s))
+
+    def _start(self, dial: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(dial)
         self._dials.add(task)
         task.add_done_callback(self._dials.discard)
 
     async def _dial(self, peer: str, delay_s: float) -> None:
-        loop = asyncio.get_running_loop()
         for attempt in count():
             await asyncio.sleep(delay_s)
             if peer not in self.addresses or peer in self.outbound:
                 return
-            host, port = self._place(peer, attempt)
-            try:
-                async with asyncio.timeout(DIAL_TIMEOUT_S):
-                    await loop.create_connection(lambda: Outbound(self, peer), host, port)
-            except OSError:
-                delay_s = random.uniform(*REDIAL_S)
-            else:
+            with contextlib.suppress(OSError):
+                await self._connect(peer, self._place(peer, attempt))
                 return
+            delay_s = random.uniform(*REDIAL_S)
+
+    async def _dial_once(self, peer: str, place: Address) -> None:
+        """`peer` has dialled this node, so it is up: `_dial`, which goes on, would find that out by
+        chance, or when its dial of a machine that was off runs out.
+        """
+        with contextlib.suppress(OSError):
+            await self._connect(peer, place)
+
+    async def _connect(self, peer: str, place: Address) -> None:
+        """Raises OSError. Of two connections to `peer` the second one ends itself."""
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(DIAL_TIMEOUT_S):
+            await loop.create_connection(lambda: Outbound(self, peer), *place)
 
     def _place(self, peer: str, attempt: int) -> Address:
         """Where to dial: as the log says, and in turn where the settings say and it said itself;
@@ -235,6 +248,8 @@ class Peers:
         self._told[hello.node] = hello.raft
         if old is not None:
             old.transport.abort()
+        if hello.node not in self.outbound and not self._closed:
+            self._start(self._dial_once(hello.node, self._place(hello.node, 0)))
         self.inbox.introduced(hello.node, hello.incarnation)
 
     def _is_taken(self, hello: Hello, old: Inbound | None) -> bool:

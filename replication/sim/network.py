@@ -246,6 +246,7 @@ class Network:
                 self._scheduler.after(self._delay(), partial(self._break, old))
             if source not in self._wanted(target):
                 self._guests.add((target.id, source))
+            if (target.id, source) not in self._outbound:
                 self._dial_after(target, target.life, source, 0.0)
             inbox.introduced(source, message.incarnation)
         elif self._inbound.get((target.id, source)) is connection:
