@@ -6,7 +6,8 @@ without a majority back to follower. Added here, at the places where it asks or 
 - pre-vote: nobody raises the term without a majority that would vote for it (Ongaro's thesis, 9.6);
 - stickiness: no vote against a leader that was heard from lately;
 - a voter counts once, and only if it is a member with the disk that the log names (`members.py`);
-- a broken connection to the leader shortens the wait, since a killed process closes its sockets.
+- a broken connection to the leader shortens the wait, since a killed process closes its sockets;
+- so does a majority that comes together without a leader, as after a power failure.
 
 Term and vote go through the journal, and every vote through the gate: neither shows before it is
 durable.
@@ -112,6 +113,8 @@ class Elections(SyncObj):  # type: ignore[misc]
         self._applied = self._commit = applied_index
         gate.voter_of = self._voter_asked
         self._adopt()
+        if not self._others:
+            self._deadline = now()
         if self._applied < journal.base_index:
             raise Fatal(f"applied up to {self._applied}, the log begins after {journal.base_index}")
 
@@ -164,6 +167,7 @@ class Elections(SyncObj):  # type: ignore[misc]
         """`peer` has opened a connection and said which disk it has."""
         self._incarnations[peer] = incarnation
         self._seat()
+        self._expect_leader()
 
     def _voter_asked(self, peer: str) -> str | None:
         """The incarnation that has the vote of `peer`, by this node's log."""
@@ -172,6 +176,11 @@ class Elections(SyncObj):  # type: ignore[misc]
         return self.members.newest.voters().get(peer) or _NOBODY
 
     # ---- connections
+
+    def connected(self, peer: str) -> None:
+        """A connection to `peer` is open."""
+        self.gate._onNodeConnected(self._node(peer))
+        self._expect_leader()
 
     def disconnected(self, peer: str) -> None:
         """The connection to `peer` broke. If it led, its process is most likely gone: do not wait
@@ -182,6 +191,18 @@ class Elections(SyncObj):  # type: ignore[misc]
         self.gate._onNodeDisconnected(node)
         if node == self._leader and self._state == FOLLOWER:
             self._leader, self._heard = None, float("-inf")
+            self._deadline = min(self._deadline, now() + 0.3 * self._election_timeout())
+
+    def _expect_leader(self) -> None:
+        """Called while connections are made, as after a power failure. A leader speaks at once when
+        it is connected: do not wait for the timer when a majority is here and nobody leads, nor for
+        answers of those who were not here yet. A cluster is founded early by all or not at all:
+        whoever is missing has no seat in the first config.
+        """
+        here = {node for node in self._others & self._connected if node.id in self._incarnations}
+        gathered = self._quorum(1 + len(here)) if self.members.is_known else here == self._others
+        if gathered and self._leader is None and self._state == FOLLOWER:
+            self._pre_vote = None
             self._deadline = min(self._deadline, now() + 0.3 * self._election_timeout())
 
     def still_receiving(self, peer: str) -> None:

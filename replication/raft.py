@@ -160,8 +160,8 @@ class RaftCore(Following):
 
     def connected(self, peer: str) -> None:
         """A connection to `peer` is open: whatever was under way on an older one is lost."""
+        super().connected(peer)
         node = self._node(peer)
-        self.gate._onNodeConnected(node)
         if self.is_leader() and node in self._progress:
             acked = self._progress[node].acked
             self._next[node] = (acked or self.journal.last_index) + 1

@@ -5,7 +5,7 @@ Each rule is tested twice: it holds, and the test fails if the rule is broken on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from random import Random
 from typing import Any
 
@@ -33,13 +33,15 @@ from cute_logger.replication.raft import RaftCore
 from cute_logger.replication.sim.clock import NodeClock
 from cute_logger.replication.sim.disk import SimDisk
 from cute_logger.replication.sim.patching import patched
-from cute_logger.replication.upstream import COMMAND
+from cute_logger.replication.upstream import COMMAND, now
 from cute_logger.storage.wal import Entry, Wal
 
 PEERS = ["n1", "n2", "n3", "n4"]
 NOBODY = Config(())
 FAR_S = 5.0
 """Beyond every election timeout."""
+SOON_S = 0.35
+"""Before any election timeout, and after the wait of those who are all there."""
 
 
 class Nobody:
@@ -84,13 +86,15 @@ class Lone:
     def monotonic(self) -> float:
         return self._clock.read(self.now)
 
-    def restart(self) -> None:
+    def restart(self, members: Members | None = None, links: Sequence[str] = PEERS) -> None:
         self.disk.is_usable = True
         self.journal = RaftJournal(Wal.open("/wal", files=self.disk))
         self.gate = Gate(self.journal, lambda peer, message: self.sent.append((peer, message)))
         self.machine = Applied()
-        members = Members("n0", "", NOBODY)
-        members.add(0, Config.of(Member(name, name, 0, incarnation="") for name in ["n0", *PEERS]))
+        everybody = Config.of(Member(name, name, 0, incarnation="") for name in ["n0", *PEERS])
+        if members is None:
+            members = Members("n0", "", NOBODY)
+            members.add(0, everybody)
         self.core = RaftCore(
             members,
             timing=Timing(),
@@ -98,7 +102,7 @@ class Lone:
             gate=self.gate,
             machine=self.machine,
         )
-        for peer in PEERS:
+        for peer in links:
             self.core.introduced(peer, "")
             self.core.connected(peer)
 
@@ -194,6 +198,41 @@ def a_vote_request_waits_for_its_fsync(lone: Lone) -> bool:
     lone.core.doTick(0.0)
     assert lone.core.state_name() == "candidate"
     return not lone.take(VoteRequest)
+
+
+def a_gathered_majority_does_not_wait_for_the_timer(lone: Lone) -> bool:
+    lone.restart(links=PEERS[:2])
+    lone.now += SOON_S
+    lone.core.doTick(0.0)
+    return bool(lone.take(PreVoteRequest))
+
+
+def a_minority_waits_for_the_timer(lone: Lone) -> bool:
+    lone.restart(links=PEERS[:1])
+    lone.now += SOON_S
+    lone.core.doTick(0.0)
+    return not lone.take(PreVoteRequest)
+
+
+def who_has_a_leader_does_not_hurry(lone: Lone) -> bool:
+    lone.follow(5, leader="n1")
+    lone.core.introduced("n2", "")
+    lone.core.connected("n2")
+    lone.now += SOON_S
+    lone.core.doTick(0.0)
+    return not lone.take(PreVoteRequest)
+
+
+def a_cluster_is_not_founded_early_without_a_member(lone: Lone) -> bool:
+    founders = Config.of(Member(name, name, 0) for name in ["n0", *PEERS])
+    lone.restart(Members("n0", "", founders), links=PEERS[1:])
+    lone.now += SOON_S
+    lone.core.doTick(0.0)
+    early = lone.take(PreVoteRequest)
+    lone.now += FAR_S
+    lone.core.doTick(0.0)
+    assert lone.take(PreVoteRequest)
+    return not early
 
 
 def a_voter_counts_once(lone: Lone) -> bool:
@@ -349,6 +388,17 @@ def _unchecked_vote(patch: pytest.MonkeyPatch) -> None:
     patch.setitem(RaftCore._HANDLERS, Vote, on_vote)
 
 
+def _timer_not_shortened(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(RaftCore, "_expect_leader", lambda self: None)
+
+
+def _anybody_is_enough(patch: pytest.MonkeyPatch) -> None:
+    def expect_leader(self: RaftCore) -> None:
+        self._deadline = min(self._deadline, now() + 0.3 * self._election_timeout())
+
+    patch.setattr(RaftCore, "_expect_leader", expect_leader)
+
+
 def _votes_counted_twice(patch: pytest.MonkeyPatch) -> None:
     original = RaftCore._on_vote
 
@@ -452,6 +502,10 @@ RULES: list[tuple[Rule, Break]] = [
     (a_vote_survives_a_power_loss, _vote_forgotten),
     (a_vote_waits_for_its_fsync, _only(AppendReply, VoteRequest)),
     (a_vote_request_waits_for_its_fsync, _only(AppendReply, Vote)),
+    (a_gathered_majority_does_not_wait_for_the_timer, _timer_not_shortened),
+    (a_minority_waits_for_the_timer, _anybody_is_enough),
+    (who_has_a_leader_does_not_hurry, _anybody_is_enough),
+    (a_cluster_is_not_founded_early_without_a_member, _anybody_is_enough),
     (a_voter_counts_once, _votes_counted_twice),
     (a_vote_of_another_term_does_not_count, _unchecked_vote),
     (nobody_votes_for_a_shorter_log, _log_not_compared),
