@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import re
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -171,6 +170,8 @@ def _complete(values: dict[str, Any]) -> NodeConfig:
 
 
 def _from_file(path: str) -> dict[str, object]:
+    import tomllib  # few starts need it, and it takes 1 % of one
+
     try:
         return tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:

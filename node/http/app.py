@@ -10,7 +10,7 @@ from typing import Final, cast
 from aiohttp import HttpVersion11, web
 
 from ...replication.errors import ReplicationError
-from . import cluster, health, metrics, producers, reads, records, streams
+from . import cluster, health, producers, reads, records, streams
 from .bodies import check_body_headers
 from .connection import Connection
 from .context import CONTEXT, REQUEST_ID, TAKEN, Context, context_of
@@ -25,6 +25,13 @@ _GROUP: Final = "/v1/groups/{group:[^/]+}"
 _INDEX: Final = _STREAM + "/indexes/{index:[^/]+}"
 _WATCHED: Final = ("/livez", "/readyz", "/metrics")
 """These answer also while the node stops."""
+
+
+async def _metrics(request: web.Request) -> web.Response:
+    from .metrics import get_metrics
+
+    return await get_metrics(request)
+
 
 ROUTES: Final[tuple[tuple[str, str, Handler], ...]] = (
     ("GET", "/v1/streams", streams.list_streams),
@@ -45,7 +52,7 @@ ROUTES: Final[tuple[tuple[str, str, Handler], ...]] = (
     ("HEAD", "/livez", health.livez),
     ("GET", "/readyz", health.readyz),
     ("HEAD", "/readyz", health.readyz),
-    ("GET", "/metrics", metrics.get_metrics),
+    ("GET", "/metrics", _metrics),
 )
 
 NOT_BUILT: Final = (
@@ -71,7 +78,6 @@ NOT_BUILT: Final = (
 def build_app(context: Context) -> web.Application:
     app = web.Application(middlewares=[around])
     app[CONTEXT] = context
-    app[metrics.REGISTRY] = metrics.build_registry(context)
     app.cleanup_ctx.append(_forwarder)
     app.on_response_prepare.append(_on_prepare)
     for method, path, handler in ROUTES:

@@ -2,14 +2,16 @@
 
 State is read when somebody asks. Labels have few values, whatever clients do: no stream's name, no
 path, no client is one.
+
+Imported at the first scrape: prometheus_client would take part of every start's time.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from typing import Final
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -26,23 +28,16 @@ from prometheus_client.registry import Collector
 from ...replication.measures import Durations, Vitals
 from ...replication.replica import Replica
 from ...replication.types import ClusterStatus
-from .context import Context
+from .context import Context, context_of
 from .health import why_not_ready
-
-REGISTRY: Final = web.AppKey("registry", CollectorRegistry)
-
-
-def build_registry(context: Context) -> CollectorRegistry:
-    """Return a registry of this node alone: several may live in one process."""
-    registry = CollectorRegistry()
-    registry.register(NodeCollector(context))
-    ProcessCollector(registry=registry)
-    return registry
 
 
 async def get_metrics(request: web.Request) -> web.Response:
     """GET /metrics: also during recovery and while stopping."""
-    text = generate_latest(request.app[REGISTRY])
+    registry = CollectorRegistry()  # of this node alone: several may live in one process
+    registry.register(NodeCollector(context_of(request)))
+    ProcessCollector(registry=registry)
+    text = generate_latest(registry)
     return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
@@ -180,6 +175,7 @@ def _buckets(durations: Durations) -> tuple[list[tuple[str, float]], float]:
     return counts, durations.sum_s
 
 
+@cache
 def _version() -> str:
     try:
         return version("cute-logger-cluster")
