@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import ssl
 from collections.abc import Awaitable, Callable
+from functools import cache
 from typing import Final, TypeAlias
 
 import aiohttp
@@ -110,6 +112,7 @@ class Forwarder:
                 headers=headers,
                 skip_auto_headers=("Content-Type",),
                 allow_redirects=False,
+                ssl=_certified() if base_url.startswith("https:") else True,
                 timeout=aiohttp.ClientTimeout(
                     total=timeout_s + _MARGIN_S, connect=_CONNECT_TIMEOUT_S
                 ),
@@ -119,6 +122,14 @@ class Forwarder:
             raise AnswerLost(str(error)) from error
         back = {name: reply.headers[name] for name in _PASSED_BACK if name in reply.headers}
         return web.Response(status=reply.status, body=content or None, headers=back)
+
+
+@cache
+def _certified() -> ssl.SSLContext:
+    """The system's certificates, for nodes behind a TLS proxy; aiohttp's own context has none in a
+    process started by `cute node`.
+    """
+    return ssl.create_default_context()
 
 
 def _payload(body: bytes) -> bytes | io.BytesIO | None:
