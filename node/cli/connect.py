@@ -1,4 +1,7 @@
-"""The options that name the cluster, and the client made from them."""
+"""The options that name the cluster, and the client made from them.
+
+The client is imported when one is made: `cute up` needs none.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,12 @@ import os
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
 
-from ...client import AsyncClient, Unavailable
+if TYPE_CHECKING:
+    from ...client import AsyncClient
 
 DEFAULT_SERVERS = "http://127.0.0.1:8101,http://127.0.0.1:8102,http://127.0.0.1:8103"
 """The nodes that `cute up` starts."""
@@ -53,6 +57,8 @@ async def connected(server: str | None) -> AsyncIterator[AsyncClient]:
 
     Raises ClusterUnreachable if none answers within 5 s, click.UsageError for a wrong URL.
     """
+    from ...client import AsyncClient, Unavailable
+
     context = click.get_current_context()
     group_server = context.find_root().obj
     text = server or group_server or os.environ.get("CUTE_SERVER") or DEFAULT_SERVERS

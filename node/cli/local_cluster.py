@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException
 from typing import BinaryIO
 
 import click
 
-from ...client.answers import ClusterInfo, cluster_from
-from ...client.connection import Connections, NoAnswer, NotSent
-from ...client.wire import JSON, MalformedAnswer, decode_body, path_of
-
 HOST = "127.0.0.1"
 POLL_S = 0.05
+ANSWER_TIMEOUT_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,31 +115,27 @@ def _opened_log(place: NodePlace) -> BinaryIO:
 
 async def leader_of(nodes: Sequence[NodeProcess]) -> str:
     """Wait until all living nodes agree on a leader and return its id."""
-    connections = Connections()
-    try:
-        while True:
-            living = [node for node in nodes if node.is_alive]
-            views = [await _view_of(connections, node.place) for node in living]
-            leaders = {view.leader if view else None for view in views}
-            if len(leaders) == 1 and (leader := leaders.pop()) is not None:
-                return leader
-            await asyncio.sleep(POLL_S)
-    finally:
-        await connections.close()
+    while True:
+        living = [node.place for node in nodes if node.is_alive]
+        leaders = set(await asyncio.gather(*(asyncio.to_thread(_leader_by, at) for at in living)))
+        if len(leaders) == 1 and (leader := leaders.pop()) is not None:
+            return leader
+        await asyncio.sleep(POLL_S)
 
 
-async def _view_of(connections: Connections, place: NodePlace) -> ClusterInfo | None:
+def _leader_by(place: NodePlace) -> str | None:
+    """Ask one node who leads; None if it does not know or does not answer.
+
+    By the standard library: importing the product's client takes as long as a node's start, on the
+    processors that the nodes are starting on.
+    """
+    connection = HTTPConnection(HOST, place.http_port, timeout=ANSWER_TIMEOUT_S)
     try:
-        answer = await connections.request(
-            "GET",
-            place.http,
-            path_of("v1", "cluster"),
-            headers={"Accept": JSON},
-            body=None,
-            timeout_s=2.0,
-        )
-        if answer.status != 200:
-            return None
-        return cluster_from(decode_body(answer.content_type, answer.body))
-    except (NotSent, NoAnswer, MalformedAnswer):
+        connection.request("GET", "/v1/cluster", headers={"Accept": "application/json"})
+        answer = connection.getresponse()
+        leader = json.load(answer).get("leader") if answer.status == 200 else None
+    except (OSError, HTTPException, ValueError):
         return None
+    finally:
+        connection.close()
+    return str(leader) if leader is not None else None

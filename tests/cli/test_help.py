@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -48,6 +49,36 @@ def test_help_lists_every_command_without_loading_aiohttp_or_rich() -> None:
     assert done.stdout.splitlines()[-1] == "[] 0"
     for name in COMMANDS:
         assert f"  {name} " in done.stdout
+
+
+def test_a_node_loads_only_what_it_serves_with() -> None:
+    """Three nodes that start together share the time this takes."""
+    script = (
+        "import gc, os, sys; from cute_logger.node.cli import node_command\n"
+        "before = dict(os.environ)\n"
+        "with node_command.quick_imports(): import cute_logger.node.node\n"
+        "spared = {'rich', 'prometheus_client', 'tomllib', 'cute_logger.client'}\n"
+        "print(sorted(spared & set(sys.modules)), os.environ == before, gc.isenabled())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        env={**os.environ, "SSL_CERT_FILE": "/etc/own.pem"},
+    )
+    assert (done.stdout, done.stderr) == ("[] True True\n", "")
+
+
+def test_up_leaves_the_processors_to_its_nodes() -> None:
+    script = (
+        "import sys, cute_logger.node.cli.up_command;"
+        "print(sorted({'aiohttp', 'rich', 'msgpack', 'msgspec'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=30
+    )
+    assert (done.stdout, done.stderr) == ("[]\n", "")
 
 
 def test_commands_that_are_not_built_are_not_listed() -> None:
