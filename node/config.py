@@ -64,6 +64,8 @@ class NodeConfig:
     checkpoint_bytes: int = 64 * MiB
     checkpoint_period: int = 60_000
     retention_period: int = 5_000
+    scrub_bytes_per_s: int = 4 * MiB
+    scrub_pause: int = 86_400_000
 
     @property
     def http_url(self) -> str:
@@ -326,6 +328,18 @@ _ROWS = (
         _duration(100, 3_600_000),
         "TIME",
         "Time between looks for what to let go.",
+    ),
+    Setting(
+        "scrub_bytes_per_s",
+        _size(0, 1024 * MiB),
+        "SIZE",
+        "Pace of the look for damage in all segments; 0: none.",
+    ),
+    Setting(
+        "scrub_pause",
+        _duration(1_000, 366 * 86_400_000),
+        "TIME",
+        "Time between two such rounds.",
     ),
 )
 SETTINGS: Final[Mapping[str, Setting]] = {row.name: row for row in _ROWS}

@@ -56,6 +56,8 @@ def replica_config(config: NodeConfig) -> ReplicaConfig:
             checkpoint_bytes=config.checkpoint_bytes,
             checkpoint_s=config.checkpoint_period / 1000,
             retention_period_s=config.retention_period / 1000,
+            scrub_bytes_per_s=config.scrub_bytes_per_s,
+            scrub_pause_s=config.scrub_pause / 1000,
         ),
     )
 

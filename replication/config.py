@@ -64,6 +64,10 @@ class Limits:
     """… or so long after a trim: only then its files can be removed."""
     retention_period_s: float = 5.0
     """Time between two looks of the leader for what retention lets go."""
+    scrub_bytes_per_s: int = 4 * MiB
+    """Pace at which all segments are read in the background, to find damage; 0 is never."""
+    scrub_pause_s: float = 86_400.0
+    """Time between two rounds of that."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,11 +42,14 @@ from .messages import (
     Message,
     ReadIndexReply,
     ReadIndexRequest,
+    RepairData,
+    RepairRead,
     SnapshotData,
     SnapshotRead,
 )
 from .persistence import Persistence
 from .raft import RaftCore
+from .repair import Repairs
 from .runtime import Lane, Runtime
 from .stream_files import StreamFiles
 
@@ -109,6 +112,16 @@ class Engine:
             limits=limits,
             measures=measures,
         )
+        self.repairs = Repairs(
+            jobs=self._jobs,
+            core=core,
+            machine=machine,
+            stream_files=stream_files,
+            limits=limits,
+            measures=measures,
+            post=gate.post,
+            wake=self.pump,
+        )
         self.snapshots = SnapshotExchange(
             jobs=self._jobs,
             core=core,
@@ -118,6 +131,7 @@ class Engine:
             files=files,
             on_fetched=on_outdated,
             on_damaged=self.persistence.renew,
+            on_rotten=self.repairs.report,
             bytes_per_s=limits.catchup_bytes_per_s,
         )
         self._announced_members = core.members.newest
@@ -154,6 +168,10 @@ class Engine:
             self._guard(self.snapshots.on_read, peer, message)
         elif isinstance(message, SnapshotData):
             self._guard(self.snapshots.on_data, peer, message)
+        elif isinstance(message, RepairRead):
+            self._guard(self.repairs.on_read, peer, message)
+        elif isinstance(message, RepairData):
+            self._guard(self.repairs.on_data, peer, message)
         else:
             self._guard(self.core.receive, peer, message)
 
@@ -229,6 +247,7 @@ class Engine:
         self._watch_disk()
         self._load()
         self.snapshots.poll()
+        self.repairs.poll()
         self.persistence.poll(self.snapshots.pinned_index, is_synced=self.core.synced)
         if self.core.members.newest is not self._announced_members:
             self._announced_members = self.core.members.newest

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ..storage.errors import DamagedBatch
 from ..storage.filesystem import FileSystem
 from ..storage.folder import DataFolder
 from .catchup import Catchup
@@ -29,17 +30,19 @@ class SnapshotExchange:
         files: FileSystem,
         on_fetched: Callable[[], None],
         on_damaged: Callable[[], None],
+        on_rotten: Callable[[int, DamagedBatch], None],
         bytes_per_s: int,
     ) -> None:
         """`on_fetched`: a snapshot is complete, this node has to open its folder anew.
 
         `on_damaged`: this node's own checkpoint cannot be read; another one is wanted.
+        `on_rotten`: bytes of a segment that another node asked for are damaged here.
 
         `bytes_per_s`: how fast this node fetches one.
         """
         self._core = core
         self._gate = gate
-        self._source = SnapshotSource(files, folder, jobs, on_damaged)
+        self._source = SnapshotSource(files, folder, stream_files, jobs, on_damaged, on_rotten)
         staging = Staging(files, folder)
         self._catchup = Catchup(staging, stream_files, jobs, gate.post, on_fetched, bytes_per_s)
 

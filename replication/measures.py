@@ -44,6 +44,25 @@ class Measures:
     checkpoints: int = 0
     checkpoint_s: float | None = None
     """How long the last checkpoint took."""
+    mended_bytes: int = 0
+    """Written in the place of damaged bytes."""
+    scrubbed_bytes: int = 0
+    """Read in the background to look for damage."""
+
+
+@dataclass(frozen=True, slots=True)
+class DamagedPlace:
+    """Bytes of a stream that cannot be read here, and are fetched from another node."""
+
+    stream: str | None
+    """None if the stream was deleted meanwhile."""
+    segment: int
+    """Base offset."""
+    position: int
+    """Byte of the segment's file where the first bad batch begins."""
+    offset: int
+    """Of that batch."""
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,3 +80,4 @@ class Vitals:
     disk_is_full: bool
     stream_count: int
     stream_bytes: int
+    damaged_places: int

@@ -161,6 +161,22 @@ class SnapshotData(msgspec.Struct, frozen=True, array_like=True, tag=12):
     """None: this snapshot is gone; the next offer names another."""
 
 
+class RepairRead(msgspec.Struct, frozen=True, array_like=True, tag=14):
+    """A node whose own bytes are damaged asks for batches of a stream, from `offset` on."""
+
+    request: int
+    stream_id: int
+    offset: int
+    bytes_max: int
+
+
+class RepairData(msgspec.Struct, frozen=True, array_like=True, tag=15):
+    request: int
+    data: bytes | None
+    """Whole batches as they lie in the segment, one at least; None: they are not here, or damaged
+    here too."""
+
+
 Message: TypeAlias = (
     Hello
     | AppendEntries
@@ -175,6 +191,8 @@ Message: TypeAlias = (
     | SnapshotOffer
     | SnapshotRead
     | SnapshotData
+    | RepairRead
+    | RepairData
     | Refusal
 )
 

@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from typing import TypeVar
 
 from ..storage.batch import Batch
-from ..storage.errors import OffsetOutOfRange
+from ..storage.errors import DamagedBatch, OffsetOutOfRange
 from .errors import (
     BeyondHighWatermark,
     NotCaughtUp,
@@ -26,12 +26,16 @@ from .errors import (
 )
 from .machine import StateMachine, receipt
 from .raft import RaftCore
+from .repair import Repairs
 from .runtime import Lane, Runtime
 from .stream import Stream, describe
 from .stream_files import StreamFiles
 from .types import ReadResult, Receipt, StreamInfo
 
 T = TypeVar("T")
+
+MEND_S = 3.0
+"""A reader waits so long for damaged bytes to be mended."""
 
 
 class LocalReads:
@@ -42,18 +46,25 @@ class LocalReads:
         self._files: StreamFiles
         self._core: RaftCore
         self._runtime: Runtime
+        self._repairs: Repairs
         self._stopping = False
         self._applied_waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._stream_waiters: defaultdict[str, set[asyncio.Future[None]]] = defaultdict(set)
 
     def _serve(
-        self, machine: StateMachine, files: StreamFiles, core: RaftCore, runtime: Runtime
+        self,
+        machine: StateMachine,
+        files: StreamFiles,
+        core: RaftCore,
+        runtime: Runtime,
+        repairs: Repairs,
     ) -> None:
         """Read from these from now on."""
         self._machine = machine
         self._files = files
         self._core = core
         self._runtime = runtime
+        self._repairs = repairs
 
     @property
     def applied_index(self) -> int:
@@ -124,7 +135,7 @@ class LocalReads:
 
         At the high watermark it waits up to `wait_ms` for more. Raises UnknownStream,
         OffsetTrimmed, BeyondHighWatermark, NotReady; storage.Damaged if the bytes on disk are not
-        what was written.
+        what was written and no other node helped in time.
         """
         stream = self._stream(name)
         start = _absolute(stream, offset)
@@ -165,14 +176,34 @@ class LocalReads:
         recent = self._machine.recent.read(stream.id, offset, bytes_max)
         if recent is not None:
             return recent
+        deadline = asyncio.get_running_loop().time() + MEND_S
+        while True:
+            try:
+                return await self._on_streams_lane(
+                    lambda: self._files.read(stream.id, offset, bytes_max)
+                )
+            except OffsetOutOfRange:
+                # Trimmed meanwhile: apply moves the start before the files do.
+                _check_range(stream, offset)
+                raise
+            except DamagedBatch as damage:
+                if not await self._mended(stream.id, damage, deadline):
+                    raise
+
+    async def _mended(self, stream_id: int, damage: DamagedBatch, deadline: float) -> bool:
+        """Wait for the damage to be mended, up to `deadline`."""
+        answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+        def answered(is_mended: bool) -> None:
+            if not answer.done():
+                answer.set_result(is_mended)
+
+        self._repairs.report(stream_id, damage, answered)
         try:
-            return await self._on_streams_lane(
-                lambda: self._files.read(stream.id, offset, bytes_max)
-            )
-        except OffsetOutOfRange:
-            # Trimmed meanwhile: apply moves the start before the files do.
-            _check_range(stream, offset)
-            raise
+            async with asyncio.timeout_at(deadline):
+                return await answer
+        except TimeoutError:
+            return False
 
     async def find_timestamp(self, name: str, timestamp_ms: int) -> int:
         """Offset of the first record whose timestamp is at or after `timestamp_ms`; the high

@@ -40,7 +40,7 @@ from .errors import (
 )
 from .gate import Gate
 from .journal import RaftJournal
-from .measures import Measures, Vitals
+from .measures import DamagedPlace, Measures, Vitals
 from .members import VOTER, Member
 from .membership import Membership
 from .peers import Peers
@@ -101,7 +101,6 @@ class Replica(LocalReads):
             gate=gate,
             machine=recovered.machine,
         )
-        self._serve(recovered.machine, recovered.stream_files, core, self._threads)
         self._peers.cluster_id = recovered.folder.cluster_id or recovered.machine.cluster_id
         self._peers.follow(recovered.members)
         self._engine = Engine(
@@ -119,6 +118,13 @@ class Replica(LocalReads):
             on_applied=self._announce,
             on_members=partial(self._peers.follow, recovered.members),
             on_outdated=self._reopen_soon,
+        )
+        self._serve(
+            recovered.machine,
+            recovered.stream_files,
+            core,
+            self._threads,
+            self._engine.repairs,
         )
         self._membership = Membership(core, self._engine.change_members)
 
@@ -235,7 +241,12 @@ class Replica(LocalReads):
             engine.capacity.is_full(),
             len(streams),
             sum(stream.segments.size_bytes for stream in streams),
+            engine.repairs.count,
         )
+
+    def damaged(self, count_max: int) -> list[DamagedPlace]:
+        """The first of the places that are being mended."""
+        return self._engine.repairs.places(count_max)
 
     def _node_status(self, member: Member) -> NodeStatus:
         core, node, here = self._core, member.id, member.id == self.id

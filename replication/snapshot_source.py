@@ -2,7 +2,8 @@
 
 The checkpoint file is kept open while somebody fetches, so that a newer one may take its name, and
 the log keeps everything behind it. Segments only grow; one that was trimmed meanwhile makes the
-follower begin again with a newer snapshot.
+follower begin again with a newer snapshot. Damaged bytes are not sent: they are mended, and the
+follower asks again.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 from ..storage import checkpoint
-from ..storage.errors import Damaged
+from ..storage.errors import Damaged, DamagedBatch
 from ..storage.filesystem import File, FileSystem
 from ..storage.folder import DataFolder
 from ..storage.names import store_path
@@ -23,6 +25,7 @@ from .jobs import Jobs
 from .messages import SnapshotRead
 from .runtime import Lane
 from .snapshot import meta_of
+from .stream_files import StreamFiles
 
 logger = logging.getLogger(__name__)
 
@@ -41,20 +44,34 @@ class Pinned:
     file: File
 
 
+class Rotten(NamedTuple):
+    """What was to be sent is damaged."""
+
+    stream_id: int
+    damage: DamagedBatch
+
+
 class SnapshotSource:
     def __init__(
         self,
         files: FileSystem,
         folder: DataFolder,
+        stream_files: StreamFiles,
         jobs: Jobs,
         on_damaged: Callable[[], None],
+        on_rotten: Callable[[int, DamagedBatch], None],
     ) -> None:
-        """`on_damaged`: the checkpoint cannot be read any more; another one is wanted."""
+        """`on_damaged`: the checkpoint cannot be read any more; another one is wanted.
+
+        `on_rotten`: a stream's segment is damaged; it has to be mended.
+        """
         self.pinned: Pinned | None = None
         self._files = files
         self._folder = folder
+        self._stream_files = stream_files
         self._jobs = jobs
         self._on_damaged = on_damaged
+        self._on_rotten = on_rotten
         self._opening = False
         self._read_at = 0.0
 
@@ -96,7 +113,9 @@ class SnapshotSource:
         request: SnapshotRead,
         answer: Callable[[bytes | None], None],
     ) -> None:
-        """Answer with the bytes asked for, None if the snapshot is gone."""
+        """Answer with the bytes asked for, None if the snapshot is gone; no answer if they are
+        damaged.
+        """
         pinned = self.pinned
         if pinned is None or request.index != pinned.index:
             answer(None)
@@ -105,21 +124,31 @@ class SnapshotSource:
         job = partial(self._read, pinned.file, request)
         self._jobs.run(Lane.STREAMS, job, partial(self._served, answer))
 
-    def _read(self, file: File, request: SnapshotRead) -> bytes | None:
+    def _read(self, file: File, request: SnapshotRead) -> bytes | Rotten | None:
         length = min(request.length, PIECE_BYTES_MAX)
-        if request.stream_id is None:
-            return file.read_at(request.position, length)
-        path = store_path(self._folder.stream_folder(request.stream_id), request.base_offset)
+        stream_id, base_offset, position = request.stream_id, request.base_offset, request.position
+        if stream_id is None:
+            return file.read_at(position, length)
+        path = store_path(self._folder.stream_folder(stream_id), base_offset)
         if not self._files.exists(path):
             return None
+        try:
+            self._stream_files.check(stream_id, base_offset, position, length)
+        except DamagedBatch as damage:
+            return Rotten(stream_id, damage)
         segment = self._files.open(path)
         try:
-            return segment.read_at(request.position, length) or None
+            return segment.read_at(position, length) or None
         finally:
             segment.close()
 
-    def _served(self, answer: Callable[[bytes | None], None], done: Future[bytes | None]) -> None:
+    def _served(
+        self, answer: Callable[[bytes | None], None], done: Future[bytes | Rotten | None]
+    ) -> None:
         data = done.result()
+        if isinstance(data, Rotten):
+            self._on_rotten(data.stream_id, data.damage)
+            return
         if data is None:
             self.release()
         answer(data)

@@ -7,10 +7,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ..storage.batch import Batch
+from ..storage.errors import DamagedBatch
 from ..storage.filesystem import FileSystem
 from ..storage.folder import DataFolder
 from ..storage.index import POSITION_MAX
 from ..storage.log import Log, LogConfig, LogState
+from ..storage.verify import Cursor, verify
 from .install import Held
 from .unwritten import Unwritten
 
@@ -23,12 +25,13 @@ class StreamFiles:
         self._folder = folder
         self._files = files
         self._logs: dict[int, Log] = {}
+        self.found_damaged: list[tuple[int, DamagedBatch]] = []
+        """What was seen to be damaged when it was opened, by stream id."""
 
     def open(self, logs: Mapping[int, LogState], *, keeps_others: bool) -> None:
         """Open what the checkpoint vouches for; folders it does not know are leftovers and go,
-        unless `keeps_others`: a snapshot is being fetched into them.
-
-        Raises Damaged if a file does not hold what the checkpoint says.
+        unless `keeps_others`: a snapshot is being fetched into them. A file that lacks what the
+        checkpoint says is opened all the same, to be mended.
         """
         known = {self._folder.stream_folder(stream_id) for stream_id in logs}
         for name in self._files.listdir(self._folder.streams_folder):
@@ -43,7 +46,13 @@ class StreamFiles:
 
     def _open(self, stream_id: int, state: LogState) -> None:
         path = self._folder.stream_folder(stream_id)
-        self._logs[stream_id] = Log.open(path, _CONFIG, files=self._files, vouched=state)
+
+        def on_damage(damage: DamagedBatch) -> None:
+            self.found_damaged.append((stream_id, damage))
+
+        self._logs[stream_id] = Log.open(
+            path, _CONFIG, files=self._files, vouched=state, on_damage=on_damage
+        )
 
     def write(self, streams: Mapping[int, Unwritten]) -> None:
         """Append to the streams' files, without fsync, and trim them."""
@@ -59,10 +68,54 @@ class StreamFiles:
 
     def read(self, stream_id: int, offset: int, bytes_max: int) -> list[Batch]:
         """Whole batches from the one that holds `offset`; empty if the stream is gone or ends
-        there. Raises OffsetOutOfRange, also if it was trimmed after the reader looked; Damaged.
+        there. Raises OffsetOutOfRange, also if it was trimmed after the reader looked;
+        DamagedBatch.
         """
         log = self._logs.get(stream_id)
         return log.read(offset, bytes_max) if log is not None else []
+
+    # ---- damage
+
+    def holds(self, stream_id: int, offset: int) -> bool:
+        """Is there a file for this offset, readable or not?"""
+        log = self._logs.get(stream_id)
+        return log is not None and log.first_offset <= offset < log.log_end_offset
+
+    def copy(self, stream_id: int, offset: int, bytes_max: int) -> bytes | None:
+        """Whole batches from `offset` on, checked, for another node; None if they are not here.
+        Raises DamagedBatch.
+        """
+        if not self.holds(stream_id, offset):
+            return None
+        batches = self._logs[stream_id].read(offset, bytes_max, below_start=True)
+        return b"".join(batch.data for batch in batches)
+
+    def check(self, stream_id: int, base_offset: int, position: int, length: int) -> None:
+        """Check a range of a segment, if it was not trimmed away. Raises DamagedBatch."""
+        if self.holds(stream_id, base_offset):
+            self._logs[stream_id].check(base_offset, position, length)
+
+    def mend(self, stream_id: int, offset: int, data: bytes) -> tuple[Cursor, int]:
+        """Put another node's copy in the place of damaged batches; where to verify on, and the
+        bytes written. Raises as Log.mend does.
+        """
+        last, written = self._logs[stream_id].mend(offset, data)
+        return Cursor(last.next_offset, None, last.digest()), written
+
+    def verify(self, stream_id: int, at: Cursor, bytes_max: int) -> tuple[Cursor, int] | None:
+        """Check the next batches; where to go on and the bytes checked, None at the end. Raises
+        DamagedBatch.
+        """
+        log = self._logs.get(stream_id)
+        if log is None or at.offset >= log.log_end_offset:
+            return None
+        return verify(log, at, bytes_max)
+
+    def skip_segment(self, stream_id: int, offset: int) -> Cursor:
+        """Where to go on verifying behind the segment that holds `offset`."""
+        if not self.holds(stream_id, offset):
+            return Cursor(offset)
+        return Cursor(self._logs[stream_id].segment_end(offset))
 
     def sync(self) -> dict[int, LogState]:
         """Make everything written durable and say how far each log reaches."""

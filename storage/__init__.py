@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from .batch import BATCH_BYTES_MAX, BATCH_HEADER_SIZE, Batch, build_batch, parse_batch
 from .errors import (
+    BadCopy,
     CorruptBatch,
     Damaged,
+    DamagedBatch,
     FolderLocked,
     IncompleteBatch,
     OffsetOutOfRange,
@@ -28,9 +30,11 @@ __all__ = [
     "BATCH_BYTES_MAX",
     "BATCH_HEADER_SIZE",
     "OS_FILES",
+    "BadCopy",
     "Batch",
     "CorruptBatch",
     "Damaged",
+    "DamagedBatch",
     "DataFolder",
     "Entry",
     "File",

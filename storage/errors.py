@@ -4,6 +4,8 @@
     ├── CorruptBatch         these bytes are no batch
     │   └── IncompleteBatch  they end too early: torn, or not all read yet
     ├── Damaged              a file lacks or garbles bytes that were vouched for
+    │   └── DamagedBatch     … a batch of a segment: names the offset to mend from
+    ├── BadCopy              what was offered in the place of damaged batches is not that
     ├── FolderLocked         another process has the folder
     ├── WrongFormat          the folder belongs to another version or another node
     ├── OffsetOutOfRange     outside of what the log holds
@@ -45,6 +47,21 @@ class Damaged(StorageError):
         self.path = path
         self.position = position
         self.reason = reason
+
+
+class DamagedBatch(Damaged):
+    """The batch at `offset`, at `position` of the segment `base_offset`, cannot be read."""
+
+    def __init__(
+        self, path: str, position: int, reason: str, *, base_offset: int, offset: int
+    ) -> None:
+        super().__init__(path, position, reason)
+        self.base_offset = base_offset
+        self.offset = offset
+
+
+class BadCopy(StorageError):
+    """These bytes do not belong where batches are damaged; nothing was written."""
 
 
 class FolderLocked(StorageError):

@@ -94,6 +94,11 @@ class OffsetIndex:
         number = bisect_right(self._entries, key, 0, self._count)
         return _unpack(self._entries[number - 1]) if number else START
 
+    def find_position(self, position: int) -> IndexEntry:
+        """Return the newest entry at or below `position`, or START."""
+        number = bisect_right(self._entries, position, 0, self._count, key=lambda each: each & _LOW)
+        return _unpack(self._entries[number - 1]) if number else START
+
     def add(self, relative_offset: int, position: int) -> None:
         """Take note of a batch, if the last entry is an interval away; ascending calls only."""
         if position - self.last().position < self._interval_bytes:

@@ -15,13 +15,13 @@ A `Log` has no lock: one thread at a time.
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
 from .batch import CHAIN_START, Batch, build_batch
-from .errors import OffsetOutOfRange, Poisoned
+from .errors import BadCopy, DamagedBatch, OffsetOutOfRange, Poisoned
 from .filesystem import OS_FILES, FileSystem
 from .index import RELATIVE_OFFSET_MAX
 from .log_state import LogConfig as LogConfig
@@ -32,6 +32,7 @@ from .record import Record, encode_records
 from .recovery import cut_to_vouched, recover_last, stored_sizes
 from .sealed import SealedSegments
 from .segment import Segment
+from .store import parse_all
 
 _DEFAULT_CONFIG = LogConfig()
 _VOUCHED_UNSYNCED_MAX = 8
@@ -69,12 +70,15 @@ class Log:
         *,
         files: FileSystem = OS_FILES,
         vouched: LogState | None = None,
+        on_damage: Callable[[DamagedBatch], None] | None = None,
     ) -> Log:
         """Open the log in `folder`, or begin one.
 
         With `vouched`, the state an earlier `sync` returned, the log is exactly that: segments it
         does not list are removed, longer files cut, and Damaged is raised if one is missing or
-        shorter. Reads no more than the end of the last segment.
+        shorter, or if its last batch cannot be read. With `on_damage` such a log is opened all the
+        same, to be mended: missing bytes are damaged ones, and the newest batch may be unknown
+        until the next. Reads no more than the end of the last segment.
 
         Without, the log is what the files hold: it begins where its first segment does, a trim into
         the middle of that one is forgotten; the last segment is walked, a torn tail is cut, and
@@ -91,9 +95,13 @@ class Log:
             if vouched is None:
                 log._open_found()
             else:
-                log._open_vouched(vouched)
+                log._open_vouched(vouched, fills=on_damage is not None)
             newest = log._active if log._active and log._active.size else log._sealed.last()
             if newest is not None:
+                if newest.damage is not None:
+                    if on_damage is None:
+                        raise newest.damage
+                    on_damage(newest.damage)
                 log._end_at(newest)
         except BaseException:
             log.close()
@@ -134,6 +142,7 @@ class Log:
 
     def append_records(self, records: Sequence[Record], *, timestamp: int) -> Batch:
         """Write `records` as one batch taken at `timestamp` (ms since the epoch), and return it."""
+        assert self.last_batch is not None or not self.size_bytes, "the newest batch is damaged"
         own = [timestamp if record.timestamp is None else record.timestamp for record in records]
         batch = build_batch(
             encode_records(records),
@@ -182,16 +191,24 @@ class Log:
             self._remove_other_files([base for base, _ in self._extents()])
             self._has_trimmed = False
 
-    def read(self, offset: int, bytes_max: int) -> list[Batch]:
+    @property
+    def first_offset(self) -> int:
+        """The first offset in the files: above it by a trim is only what can be read."""
+        extents = self._extents()
+        return extents[0][0] if extents else self.log_end_offset
+
+    def read(self, offset: int, bytes_max: int, *, below_start: bool = False) -> list[Batch]:
         """Return whole batches from the one that holds `offset`; none at the log end.
 
         One at least, further ones as long as all together stay within `bytes_max`; across segments.
         Reads, and keeps in memory while the batches live, little more than it returns. Raises
-        OffsetOutOfRange, and Damaged where a batch is not what was written.
+        OffsetOutOfRange (`below_start`: only below `first_offset`), and DamagedBatch where a batch
+        is not what was written.
         """
         self._check()
-        if not self.log_start_offset <= offset <= self.log_end_offset:
-            raise OffsetOutOfRange(offset, self.log_start_offset, self.log_end_offset)
+        start = self.first_offset if below_start else self.log_start_offset
+        if not start <= offset <= self.log_end_offset:
+            raise OffsetOutOfRange(offset, start, self.log_end_offset)
         found: list[Batch] = []
         room = bytes_max
         while offset < self.log_end_offset and (room > 0 or not found):
@@ -203,6 +220,63 @@ class Log:
             offset = segment.next_offset
             room -= sum(batch.size for batch in batches)
         return found
+
+    def segment_end(self, offset: int) -> int:
+        """Return where the segment that holds `offset` ends; raises OffsetOutOfRange."""
+        return self._kept_segment_of(offset).next_offset
+
+    def check(self, base_offset: int, position: int, length: int) -> None:
+        """Check all batches that reach into a range of the segment `base_offset`.
+
+        Raises DamagedBatch, OffsetOutOfRange if there is no such segment.
+        """
+        segment = self._kept_segment_of(base_offset)
+        if segment.base_offset == base_offset:
+            segment.check(position, length)
+
+    def distrust(self, offset: int, reason: str) -> DamagedBatch:
+        """Return that the batch at `offset`, which can be read, is not the right one.
+
+        Raises DamagedBatch if there is damage before it, OffsetOutOfRange.
+        """
+        return self._kept_segment_of(offset).distrust(offset, reason)
+
+    def mend(self, offset: int, data: bytes) -> tuple[Batch, int]:
+        """Put another copy of damaged batches in their place; durable on return.
+
+        `data` are batches from `offset` on, where DamagedBatch said; what is in there of the next
+        segment, and half a batch, is ignored. What is the same already is not written. Returns the
+        last batch and how many bytes were written.
+
+        Raises BadCopy unless they are what is missing: whole, without a gap, chained to what is
+        before and behind them; DamagedBatch if there is damage before them, or if the disk does not
+        take them and the damage stays; OffsetOutOfRange; OSError if they cannot be made durable.
+        """
+        self._check()
+        segment = self._kept_segment_of(offset)
+        batches = [each for each in parse_all(data)[0] if each.base_offset < segment.next_offset]
+        if not batches or batches[0].base_offset != offset:
+            raise BadCopy(f"no batch of offset {offset}")
+        written = segment.mend(batches, self._digest_before(segment))
+        with self._writing():
+            segment.sync()
+            segment.settle()
+        if segment.next_offset == self.log_end_offset:
+            self._end_at(segment)
+        return batches[-1], written
+
+    def _kept_segment_of(self, offset: int) -> Segment:
+        self._check()
+        if not self.first_offset <= offset < self.log_end_offset:
+            raise OffsetOutOfRange(offset, self.first_offset, self.log_end_offset)
+        return self._segment_of(offset)
+
+    def _digest_before(self, segment: Segment) -> bytes | None:
+        """Return the digest of the batch before a segment; None if it is unknown."""
+        if segment.base_offset == 0:
+            return CHAIN_START
+        before = self._sealed.find(segment.base_offset - 1)
+        return before.last_digest if before is not None and before.last is not None else None
 
     def sync(self) -> LogState:
         """Make all that was appended durable, files and their names, and return what that is."""
@@ -251,9 +325,10 @@ class Log:
         self.log_start_offset = bases[0]
         self.log_end_offset = self._active.next_offset
 
-    def _open_vouched(self, vouched: LogState) -> None:
+    def _open_vouched(self, vouched: LogState, *, fills: bool) -> None:
         self._unsynced_max = _VOUCHED_UNSYNCED_MAX
-        cut_to_vouched(self._files, self._folder, vouched.segments)
+        if cut_to_vouched(self._files, self._folder, vouched.segments, fills=fills):
+            self._note_names_changed()
         self._remove_other_files([base for base, _ in vouched.segments])
         self.log_start_offset = vouched.log_start_offset
         self.log_end_offset = vouched.log_end_offset
@@ -265,6 +340,7 @@ class Log:
                 active_base,
                 self._interval_bytes,
                 next_offset=vouched.log_end_offset,
+                tolerates_damage=True,
             )
             self._note_sealed(sealed, active_base)
 

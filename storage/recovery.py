@@ -36,28 +36,36 @@ def stored_sizes(files: FileSystem, folder: str, bases: Sequence[int]) -> list[t
     return [(base, _file_size(files, store_path(folder, base))) for base in bases]
 
 
-def cut_to_vouched(files: FileSystem, folder: str, segments: Sequence[tuple[int, int]]) -> None:
-    """Cut each store to its vouched length.
+def cut_to_vouched(
+    files: FileSystem, folder: str, segments: Sequence[tuple[int, int]], *, fills: bool
+) -> bool:
+    """Cut each store to its vouched length; return whether files were created.
 
-    Raises Damaged, before anything is cut, if one is missing or shorter. A cut is not synced: after
+    If one is missing or shorter, raises Damaged before anything is cut, or `fills` it with zeros:
+    damage like any other then, at the place where the batches are missing. Neither is synced: after
     a power loss the checkpoint's word is the same, and so is the cut.
     """
-    longer = []
+    others = []
+    is_missing = False
     for base_offset, size in segments:
         path = store_path(folder, base_offset)
-        if not files.exists(path):
-            raise Damaged(path, 0, f"missing; {size} bytes were vouched for")
-        found = _file_size(files, path)
-        if found < size:
-            raise Damaged(path, found, f"ends here; {size} bytes were vouched for")
-        if found > size:
-            longer.append((path, size))
-    for path, size in longer:
-        store = Store.open(files, path, is_durable=True)
+        found = _file_size(files, path) if files.exists(path) else None
+        if found is None or found < size:
+            where = "missing" if found is None else "ends here"
+            damage = Damaged(path, found or 0, f"{where}; {size} bytes were vouched for")
+            if not fills:
+                raise damage
+            _logger.warning("a segment lacks bytes", extra={"reason": str(damage)})
+            is_missing = is_missing or found is None
+        if found != size:
+            others.append((path, size))
+    for path, size in others:
+        file = files.open(path, create=not files.exists(path))
         try:
-            store.cut(size)
+            file.truncate(size)
         finally:
-            store.close()
+            file.close()
+    return is_missing
 
 
 def recover_last(files: FileSystem, folder: str, base_offset: int, interval: int) -> Segment:

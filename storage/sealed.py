@@ -73,14 +73,14 @@ class SealedSegments:
         return count > 0
 
     def find(self, offset: int) -> Segment | None:
-        """Return the segment that holds `offset`, or None if none here does; raises Damaged."""
+        """Return the segment that holds `offset`, or None if none here does."""
         number = bisect_right(self._known, offset, key=lambda known: known.base_offset) - 1
         if number < 0 or offset >= self._known[number].next_offset:
             return None
         return self._opened(self._known[number])
 
     def last(self) -> Segment | None:
-        """Return the newest, if there is one; raises Damaged."""
+        """Return the newest, if there is one."""
         return self._opened(self._known[-1]) if self._known else None
 
     def sync(self, *, unsynced_max: int = 0) -> None:
@@ -108,6 +108,7 @@ class SealedSegments:
                 base_offset,
                 self._interval_bytes,
                 next_offset=known.next_offset,
+                tolerates_damage=True,
             )
         if base_offset not in self._unsynced:
             self._keep_open(segment)

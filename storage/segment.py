@@ -4,22 +4,22 @@
   at the segment's base offset.
 - The index only ever holds hints. A read that a hint leads astray builds it anew and reads again.
 - What a segment returns was checked when it was read, however often it was before.
+- A batch is written again only where it was damaged, and with the bytes it had.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 
 from .batch import CHAIN_START, Batch
-from .errors import CorruptBatch, Damaged
+from .errors import BadCopy, CorruptBatch, DamagedBatch
 from .filesystem import FileSystem
+from .guide import Guide
 from .index import START, IndexEntry, OffsetIndex
+from .mending import Gap, differing
 from .names import index_path, store_path
 from .store import Store
 from .walk import Walk
-
-_logger = logging.getLogger(__name__)
 
 
 class Segment:
@@ -32,8 +32,11 @@ class Segment:
         """The newest batch's header: its `data` has no body."""
         self.last_digest = CHAIN_START
         """The newest batch's digest."""
+        self.damage: DamagedBatch | None = None
+        """Why the end could not be read; `last` is unknown then."""
         self._store = store
         self._index = index
+        self._guide = Guide(store, index, base_offset, interval)
         self._interval_bytes = interval
 
     @classmethod
@@ -51,15 +54,22 @@ class Segment:
         interval: int,
         *,
         next_offset: int,
+        tolerates_damage: bool = False,
     ) -> Segment:
         """Open a durable segment whose file has the right length and must end at `next_offset`.
 
-        Reads only what lies behind the newest index entry. Raises Damaged if the end is not there.
+        Reads only what lies behind the newest index entry. If the end is not there, raises
+        DamagedBatch or says so in `damage`.
         """
         store = Store.open(files, store_path(folder, base_offset), is_durable=True)
         segment = cls._with_index(files, folder, base_offset, interval, store)
         try:
             segment._find_end(next_offset)
+        except DamagedBatch as damage:
+            if not tolerates_damage:
+                segment.close()
+                raise
+            segment.next_offset, segment.damage = next_offset, damage
         except BaseException:
             segment.close()
             raise
@@ -79,7 +89,7 @@ class Segment:
         """Open a segment whose `store` was walked from its beginning to its end."""
         segment = cls._with_index(files, folder, base_offset, interval, store)
         try:
-            segment._check_index(walk)
+            segment._guide.check_index(walk)
             segment._end_at(walk)
         except BaseException:
             segment.close()
@@ -121,22 +131,68 @@ class Segment:
     def read(self, offset: int, bytes_max: int, *, at_least_one: bool) -> list[Batch]:
         """Return batches from the one that holds `offset`, up to `bytes_max` or the segment's end.
 
-        The first is returned whatever its size if `at_least_one`. Raises Damaged.
+        The first is returned whatever its size if `at_least_one`. Raises DamagedBatch.
         """
         assert self.base_offset <= offset < self.next_offset
-        hint = self._index.find(offset - self.base_offset)
-        try:
+
+        def read(hint: IndexEntry) -> list[Batch]:
             return self._read(hint, offset, bytes_max, at_least_one=at_least_one)
-        except CorruptBatch as error:
-            if hint == START:
-                raise self._damaged(error) from error
-        # The hint or the store: a walk over the store raises Damaged, or clears it.
-        self._replace_index(self._walk_all(), "an entry leads astray")
-        hint = self._index.find(offset - self.base_offset)
+
+        return self._guide.from_offset(offset, read)
+
+    def check(self, position: int, length: int) -> None:
+        """Check all batches that reach into [position, position + length); raises DamagedBatch."""
+        end = min(position + length, self.size)
+
+        def check(hint: IndexEntry) -> None:
+            self._guide.walk(hint, lambda walk: walk.position >= end)
+
+        self._guide.from_position(position, check)
+
+    def distrust(self, offset: int, reason: str) -> DamagedBatch:
+        """Return that the batch at `offset`, readable or not, is not the right one.
+
+        Raises DamagedBatch if there is damage before it.
+        """
+        position, _ = self._guide.locate(offset)
+        return self._damaged(position, reason, offset)
+
+    def mend(self, batches: Sequence[Batch], chain: bytes | None) -> int:
+        """Write copies of batches over damaged ones, and return how many bytes were not the same.
+
+        `chain` is the digest of the batch before this segment, None if that is unknown. `sync`
+        makes it durable. Raises BadCopy, or DamagedBatch if something before them must be mended
+        first or the disk refuses; nothing is worse then than it was.
+        """
         try:
-            return self._read(hint, offset, bytes_max, at_least_one=at_least_one)
-        except CorruptBatch as error:
-            raise self._damaged(error) from error
+            position, before = self._guide.locate(batches[0].base_offset)
+        except ValueError as error:
+            raise BadCopy(str(error)) from error
+        gap = Gap(position, self.next_offset, before or chain)
+        gap.check(batches, self._store)
+        written = 0
+        for start, buffers in list(differing(batches, position, self._store)):
+            try:
+                self._store.overwrite(start, buffers)
+            except OSError as error:
+                reason = f"cannot be overwritten: {error}"
+                raise self._damaged(position, reason, batches[0].base_offset) from error
+            written += sum(map(len, buffers))
+        return written
+
+    def settle(self) -> None:
+        """After mending: find the end, if it was unknown, and complete the index."""
+        if self.damage is None:
+            return
+        try:
+            walk = self._guide.walk_all()
+        except DamagedBatch as damage:
+            self.damage = damage
+            return
+        if walk.next_offset == self.next_offset:
+            self.damage = None
+            self._guide.check_index(walk)
+            self._end_at(walk)
 
     def seal(self) -> None:
         """Make the index final; nothing will be appended."""
@@ -161,22 +217,25 @@ class Segment:
         room = bytes_max
         # From a hint it is less than an interval to the batch wanted: the first chunk that holds
         # this batch holds all the others that fit into bytes_max.
-        for batches in self._store.scan(position, max(bytes_max, 0) + self._interval_bytes):
-            for batch in batches:
-                if batch.base_offset != due_offset:
-                    reason = f"base offset {batch.base_offset} where {due_offset} is due"
-                    raise CorruptBatch(self.path, position, reason)
-                due_offset = batch.next_offset
-                position += batch.size
-                if due_offset <= offset:
-                    continue
-                if batch.size > room and (found or not at_least_one):
+        try:
+            for batches in self._store.scan(position, max(bytes_max, 0) + self._interval_bytes):
+                for batch in batches:
+                    if batch.base_offset != due_offset:
+                        reason = f"base offset {batch.base_offset} where {due_offset} is due"
+                        raise self._damaged(position, reason, due_offset)
+                    due_offset = batch.next_offset
+                    position += batch.size
+                    if due_offset <= offset:
+                        continue
+                    if batch.size > room and (found or not at_least_one):
+                        return found
+                    found.append(batch)
+                    room -= batch.size
+                if found:
                     return found
-                found.append(batch)
-                room -= batch.size
-            if found:
-                return found
-        raise CorruptBatch(self.path, position, f"ends where offset {due_offset} is due")
+        except CorruptBatch as error:
+            raise self._guide.damaged(error, due_offset) from error
+        raise self._damaged(position, f"ends where offset {due_offset} is due", due_offset)
 
     def _find_end(self, next_offset: int) -> None:
         """Walk from the newest index entry to the end, from the beginning if that leads astray."""
@@ -191,37 +250,12 @@ class Segment:
                     self._index.add(*entry)
                 self._end_at(walk)
                 return
-        walk = self._walk_all()
+        walk = self._guide.walk_all()
         if walk.next_offset != next_offset:
             reason = f"ends at offset {walk.next_offset} where {next_offset} is due"
-            raise Damaged(self.path, walk.position, reason)
-        self._check_index(walk)
+            raise self._damaged(walk.position, reason, walk.next_offset)
+        self._guide.check_index(walk)
         self._end_at(walk)
-
-    def _walk_all(self) -> Walk:
-        walk = Walk(self.base_offset, START, self._interval_bytes)
-        try:
-            walk.run(self._store)
-        except CorruptBatch as error:
-            raise self._damaged(error) from error
-        return walk
-
-    def _check_index(self, walk: Walk) -> None:
-        """Compare the index with what a walk over the whole store found."""
-        found = self._index.entries()
-        if found == walk.entries:
-            return
-        if found and found == walk.entries[: len(found)]:
-            # Only behind: its newest page did not reach the disk before a crash.
-            self._index.replace(walk.entries)
-        else:
-            reason = "missing or empty" if not found else "not what the store holds"
-            self._replace_index(walk, self._index.doubt or reason)
-
-    def _replace_index(self, walk: Walk, reason: str) -> None:
-        facts = {"path": self._index.path, "reason": reason}
-        _logger.warning("offset index rebuilt", extra=facts)
-        self._index.replace(walk.entries)
 
     def _end_at(self, walk: Walk) -> None:
         self.next_offset = walk.next_offset
@@ -229,5 +263,5 @@ class Segment:
             self.last = walk.last.header_only()
             self.last_digest = walk.last.digest()
 
-    def _damaged(self, error: CorruptBatch) -> Damaged:
-        return Damaged(self.path, error.position, error.reason)
+    def _damaged(self, position: int, reason: str, offset: int) -> DamagedBatch:
+        return self._guide.damaged(CorruptBatch(self.path, position, reason), offset)

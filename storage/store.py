@@ -1,31 +1,38 @@
 """The store of a segment: batches end to end in one file, nothing between or around them.
 
-It grows at its end and is cut only by recovery. Whoever reads checks: a `Batch` that comes from
-here had a right checksum at that moment. Whether the batches belong here (base offsets without a
-gap) is the segment's business.
+It grows at its end, is cut only by recovery, and written over only where it is damaged. Whoever
+reads checks: a `Batch` that comes from here had a right checksum at that moment. Whether the
+batches belong here (base offsets without a gap) is the segment's business.
 """
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator, Sequence
 
 from .batch import BATCH_HEADER_SIZE, Batch, batch_size, parse_batch
 from .errors import CorruptBatch, IncompleteBatch
 from .filesystem import Buffer, File, FileSystem
 
+_BLOCK_BYTES = 4096
+
 
 class Store:
     """One file of batches. `size` is how far it counts; bytes behind that are not looked at."""
 
-    def __init__(self, path: str, file: File, size: int, *, is_dirty: bool) -> None:
+    def __init__(
+        self, path: str, file: File, size: int, *, is_dirty: bool, is_vouched: bool
+    ) -> None:
         self.path = path
         self.size = size
         self._file = file
         self._is_dirty = is_dirty
+        self._is_vouched = is_vouched
+        """All of it was written for sure, so what cannot be read is damage, and no torn tail."""
 
     @classmethod
     def create(cls, files: FileSystem, path: str) -> Store:
-        return cls(path, files.open(path, create=True), 0, is_dirty=True)
+        return cls(path, files.open(path, create=True), 0, is_dirty=True, is_vouched=True)
 
     @classmethod
     def open(cls, files: FileSystem, path: str, *, is_durable: bool) -> Store:
@@ -35,12 +42,17 @@ class Store:
         that only the page cache holds, and `sync` syncs even if nothing is written in between.
         """
         file = files.open(path)
-        return cls(path, file, file.size(), is_dirty=not is_durable)
+        return cls(path, file, file.size(), is_dirty=not is_durable, is_vouched=is_durable)
 
     def append(self, buffers: Sequence[Buffer]) -> None:
         self._is_dirty = True
         self._file.write_at(self.size, buffers)
         self.size += sum(map(len, buffers))
+
+    def overwrite(self, position: int, buffers: Sequence[Buffer]) -> None:
+        """Write in place of bytes that cannot be read. If it fails, they still cannot be."""
+        self._is_dirty = True
+        self._file.write_at(position, buffers)
 
     def cut(self, size: int) -> None:
         """Drop what lies at and behind the position `size`."""
@@ -49,8 +61,28 @@ class Store:
         self.size = size
 
     def read_at(self, position: int, length: int) -> bytes:
-        """Return bytes as they are, unchecked; fewer than `length` where the store ends."""
-        return self._file.read_at(position, max(0, min(length, self.size - position)))
+        """Return bytes as they are, unchecked; fewer than `length` where the store ends.
+
+        Blocks that the disk cannot read any more count as zeros: the checksum says what they hit.
+        """
+        length = max(0, min(length, self.size - position))
+        try:
+            return self._file.read_at(position, length)
+        except OSError as error:
+            if error.errno != errno.EIO or not self._is_vouched:
+                raise
+        return b"".join(self._readable(position, position + length))
+
+    def _readable(self, position: int, end: int) -> Iterator[bytes]:
+        while position < end:
+            length = min(end, position - position % _BLOCK_BYTES + _BLOCK_BYTES) - position
+            try:
+                yield self._file.read_at(position, length)
+            except OSError as error:
+                if error.errno != errno.EIO:
+                    raise
+                yield bytes(length)
+            position += length
 
     def scan(self, position: int, chunk_bytes: int) -> Iterator[list[Batch]]:
         """Yield the batches from `position` to the end of the store, a list per read of the disk.
@@ -63,7 +95,7 @@ class Store:
         while position < self.size:
             length = min(length, self.size - position)
             chunk = self.read_at(position, length)
-            batches, end, error = _parse_all(chunk)
+            batches, end, error = parse_all(chunk)
             if batches:
                 yield batches
             if len(chunk) < length:
@@ -84,7 +116,7 @@ class Store:
         self._file.close()
 
 
-def _parse_all(chunk: bytes) -> tuple[list[Batch], int, CorruptBatch | None]:
+def parse_all(chunk: bytes) -> tuple[list[Batch], int, CorruptBatch | None]:
     """Return the good batches at the front of `chunk`, where they end, and what is wrong there."""
     batches: list[Batch] = []
     position = 0

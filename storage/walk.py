@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from .batch import Batch
 from .errors import CorruptBatch
 from .index import IndexEntry
@@ -27,6 +29,16 @@ class Walk:
         for batches in store.scan(self.position, _CHUNK_BYTES):
             for batch in batches:
                 self._step(store, batch)
+
+    def run_until(self, store: Store, is_reached: Callable[[Walk], bool]) -> None:
+        """Go on until `is_reached`, or to the end; for short ways. Raises as `run` does."""
+        if is_reached(self):
+            return
+        for batches in store.scan(self.position, self._interval_bytes):
+            for batch in batches:
+                self._step(store, batch)
+                if is_reached(self):
+                    return
 
     def _step(self, store: Store, batch: Batch) -> None:
         if batch.base_offset != self.next_offset:

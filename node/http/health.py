@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from typing import Final
+
 from aiohttp import web
 
 from .answers import answer
 from .context import Context, context_of
 from .problems import Problem
+
+DAMAGED_MAX: Final = 10
+"""Damaged places named."""
 
 
 async def livez(request: web.Request) -> web.Response:
@@ -15,11 +21,19 @@ async def livez(request: web.Request) -> web.Response:
 
 
 async def readyz(request: web.Request) -> web.Response:
-    """GET /readyz: is a member, has a leader and has caught up."""
-    reason = why_not_ready(context_of(request))
+    """GET /readyz: is a member, has a leader and has caught up.
+
+    A node that repairs damaged segments serves all the rest, and says where, as `damaged`.
+    """
+    context = context_of(request)
+    reason = why_not_ready(context)
     if reason is not None:
         raise Problem("not_ready", f"this node is not ready: {reason}", reason=reason)
-    return answer(request, {"status": "ready"})
+    body: dict[str, object] = {"status": "ready"}
+    damaged = context.replica.damaged(DAMAGED_MAX) if context.replica is not None else []
+    if damaged:
+        body["damaged"] = [asdict(place) for place in damaged]
+    return answer(request, body)
 
 
 def why_not_ready(context: Context) -> str | None:

@@ -64,6 +64,7 @@ class NodeCollector(Collector):
             yield from _peers(status)
             yield from _log(vitals)
             yield from _disk(vitals)
+            yield from _damage(vitals)
 
 
 def _http(context: Context) -> Iterator[Metric]:
@@ -157,6 +158,17 @@ def _disk(vitals: Vitals) -> Iterator[Metric]:
         yield _gauge("cute_disk_free_bytes", "Room on the data disk.", vitals.disk_free_bytes)
     yield _gauge("cute_disk_short", "Less room than the disk's reserve.", vitals.disk_is_short)
     yield _gauge("cute_disk_full", "No entry is accepted any more.", vitals.disk_is_full)
+
+
+def _damage(vitals: Vitals) -> Iterator[Metric]:
+    measures = vitals.measures
+    yield _gauge("cute_damaged_places", "Places to mend in segments.", vitals.damaged_places)
+    yield _counter(
+        "cute_repaired_bytes", "Written in the place of damaged ones.", measures.mended_bytes
+    )
+    yield _counter(
+        "cute_scrubbed_bytes", "Read in the background, for damage.", measures.scrubbed_bytes
+    )
 
 
 def _gauge(name: str, documentation: str, value: float) -> Metric:
