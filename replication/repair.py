@@ -119,7 +119,7 @@ class Repairs:
         self._wake()
         if then is None:
             return
-        if place is None or place.again_at > upstream.now():
+        if place is None or (place.failures and place.again_at > upstream.now()):
             then(False)
         else:
             place.waiting.append(then)
@@ -169,7 +169,12 @@ class Repairs:
     # ---- this node's damage
 
     def _take_up(self, place: Place) -> None:
-        self._current, self._peers = place, self._helpers()
+        self._peers = self._helpers()
+        if not self._peers and len(self._core.members.newest.members) > 1:
+            # A start, or a cut: whoever waits goes on waiting.
+            place.again_at = upstream.now() + AGAIN_S
+            return
+        self._current = place
         job = partial(self._stream_files.holds, *place.key)
         self._jobs.run(Lane.STREAMS, job, partial(self._looked, place))
 
