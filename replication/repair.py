@@ -42,7 +42,7 @@ COPY_BYTES_MAX = 1 << 20
 ANSWER_S = 1.0
 AGAIN_S = 1.0
 """Pause after all nodes were asked in vain; doubles up to …"""
-AGAIN_S_MAX = 30.0
+AGAIN_S_MAX = 10.0
 
 Then = Callable[[bool], None]
 
@@ -109,7 +109,10 @@ class Repairs:
         self._request = 0
         self._scrub = Scrub(jobs, machine, stream_files, limits, measures, self)
         for stream_id, damage in stream_files.found_damaged:
-            self._note(stream_id, damage)
+            if isinstance(damage, DamagedBatch):
+                self._note(stream_id, damage)
+            else:
+                logger.warning("bytes are missing, to be mended", extra={"reason": str(damage)})
 
     def report(self, stream_id: int, damage: DamagedBatch, then: Then | None = None) -> None:
         """Have a damaged batch mended. `then` hears True when it is worth to look again, False when

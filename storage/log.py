@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Self
 
 from .batch import CHAIN_START, Batch, build_batch
-from .errors import BadCopy, DamagedBatch, OffsetOutOfRange, Poisoned
+from .errors import BadCopy, Damaged, DamagedBatch, OffsetOutOfRange, Poisoned
 from .filesystem import OS_FILES, FileSystem
 from .index import RELATIVE_OFFSET_MAX
 from .log_state import LogConfig as LogConfig
@@ -70,15 +70,15 @@ class Log:
         *,
         files: FileSystem = OS_FILES,
         vouched: LogState | None = None,
-        on_damage: Callable[[DamagedBatch], None] | None = None,
+        on_damage: Callable[[Damaged], None] | None = None,
     ) -> Log:
         """Open the log in `folder`, or begin one.
 
         With `vouched`, the state an earlier `sync` returned, the log is exactly that: segments it
         does not list are removed, longer files cut, and Damaged is raised if one is missing or
-        shorter, or if its last batch cannot be read. With `on_damage` such a log is opened all the
-        same, to be mended: missing bytes are damaged ones, and the newest batch may be unknown
-        until the next. Reads no more than the end of the last segment.
+        shorter, or if its last batch cannot be read. With `on_damage`, which is told, such a log is
+        opened all the same, to be mended: missing bytes are damaged ones, and the newest batch may
+        be unknown until the next. Reads no more than the end of the last segment.
 
         Without, the log is what the files hold: it begins where its first segment does, a trim into
         the middle of that one is forgotten; the last segment is walked, a torn tail is cut, and
@@ -95,7 +95,7 @@ class Log:
             if vouched is None:
                 log._open_found()
             else:
-                log._open_vouched(vouched, fills=on_damage is not None)
+                log._open_vouched(vouched, on_damage)
             newest = log._active if log._active and log._active.size else log._sealed.last()
             if newest is not None:
                 if newest.damage is not None:
@@ -325,9 +325,9 @@ class Log:
         self.log_start_offset = bases[0]
         self.log_end_offset = self._active.next_offset
 
-    def _open_vouched(self, vouched: LogState, *, fills: bool) -> None:
+    def _open_vouched(self, vouched: LogState, on_damage: Callable[[Damaged], None] | None) -> None:
         self._unsynced_max = _VOUCHED_UNSYNCED_MAX
-        if cut_to_vouched(self._files, self._folder, vouched.segments, fills=fills):
+        if cut_to_vouched(self._files, self._folder, vouched.segments, on_damage):
             self._note_names_changed()
         self._remove_other_files([base for base, _ in vouched.segments])
         self.log_start_offset = vouched.log_start_offset

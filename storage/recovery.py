@@ -13,7 +13,7 @@ its records (a log kept in a log), so what is found counts only if its offset co
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from .batch import BATCH_HEADER_SIZE, MAGIC, VERSION, Batch, batch_size, parse_batch
 from .errors import CorruptBatch, Damaged
@@ -37,13 +37,16 @@ def stored_sizes(files: FileSystem, folder: str, bases: Sequence[int]) -> list[t
 
 
 def cut_to_vouched(
-    files: FileSystem, folder: str, segments: Sequence[tuple[int, int]], *, fills: bool
+    files: FileSystem,
+    folder: str,
+    segments: Sequence[tuple[int, int]],
+    on_damage: Callable[[Damaged], None] | None,
 ) -> bool:
     """Cut each store to its vouched length; return whether files were created.
 
-    If one is missing or shorter, raises Damaged before anything is cut, or `fills` it with zeros:
-    damage like any other then, at the place where the batches are missing. Neither is synced: after
-    a power loss the checkpoint's word is the same, and so is the cut.
+    If one is missing or shorter, raises Damaged before anything is cut, or tells `on_damage` and
+    puts zeros there: damage like any other then. Neither is synced: after a power loss the
+    checkpoint's word is the same, and so is the cut.
     """
     others = []
     is_missing = False
@@ -53,9 +56,9 @@ def cut_to_vouched(
         if found is None or found < size:
             where = "missing" if found is None else "ends here"
             damage = Damaged(path, found or 0, f"{where}; {size} bytes were vouched for")
-            if not fills:
+            if on_damage is None:
                 raise damage
-            _logger.warning("a segment lacks bytes", extra={"reason": str(damage)})
+            on_damage(damage)
             is_missing = is_missing or found is None
         if found != size:
             others.append((path, size))

@@ -174,6 +174,20 @@ class SimDisk:
     def free_bytes(self, path: str) -> int:
         return 0 if self.is_full else FREE_BYTES
 
+    # ---- what bits rot in
+
+    def find_file(self, path: str) -> FileNode | None:
+        found = self._find(path)
+        return found if isinstance(found, FileNode) else None
+
+    def files_below(self, path: str) -> list[tuple[str, FileNode]]:
+        """All files in a folder and its folders, in order."""
+        found = self._find(path)
+        if isinstance(found, FileNode):
+            return [(path, found)]
+        names = sorted(found.names) if found is not None else []
+        return [each for name in names for each in self.files_below(f"{path}/{name}")]
+
     # ---- paths
 
     def _find(self, path: str) -> FileNode | FolderNode | None:

@@ -12,6 +12,7 @@ from ..errors import MembershipConflict
 from ..members import Config, added, removed
 from .network import SILENT_LINK_S
 from .node import SimNode
+from .rot import Rot
 from .world import World
 
 FIRST_FAULT_S = 1.5
@@ -24,6 +25,7 @@ class Faults:
         self._world = world
         self._rng = rng
         self._kinds = sorted(world.mode.faults)
+        self.rot = Rot(world, rng)
         self._weights = [world.mode.faults[kind] for kind in self._kinds]
         self._actions: dict[str, Callable[[SimNode], None]] = {
             "isolate": self._isolate,
@@ -43,6 +45,8 @@ class Faults:
             "slow_disk": self._slow_disk,
             "disk_error": self._disk_error,
             "disk_full": self._disk_full,
+            "rot": self.rot.strike_segment,
+            "rot_index": self.rot.strike_index,
             "add": self._add,
             "remove": self._remove,
             "wipe": self._wipe,
@@ -66,10 +70,9 @@ class Faults:
         self._actions[kind](node)
 
     def heal(self) -> None:
-        """End everything that is wrong, and start who is down."""
+        """End everything that is wrong, and start who is down; who stands still wakes up soon."""
         self._world.network.heal()
         for node in self._world.nodes.values():
-            node.resume()
             node.set_disk_slow(0.0)
             node.disk.is_full = False
             node.disk.stop_after = node.disk.fail_after = None

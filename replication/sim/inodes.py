@@ -60,6 +60,26 @@ class FileNode:
         self._is_mapped = True
         return memoryview(self._bytes)[:length]
 
+    @property
+    def still_size(self) -> int:
+        """So many bytes from the beginning are durable, and nothing waits to be written to them."""
+        changed = [position for position, _ in self._unsynced]
+        return min([len(self._synced), self.size, *changed])
+
+    def rot(self, position: int, mask: bytes) -> None:
+        """Flip durable bytes, as far as nothing waits to be written to them.
+
+        Nobody did it: neither a power loss nor a sync brings them back.
+        """
+        end = min(position + len(mask), self.still_size)
+        for at, flips in zip(range(position, end), mask, strict=False):
+            self._bytes[at] ^= flips
+            self._synced[at] ^= flips
+
+    def contents(self) -> tuple[bytes, bytes]:
+        """What is read, and what was synced."""
+        return self.read(0, self.size), bytes(self._synced)
+
     def _reserve(self, size: int) -> None:
         if size > len(self._bytes):
             room = bytes(max(size, 2 * len(self._bytes), PAGE_BYTES) - len(self._bytes))

@@ -12,6 +12,7 @@ PROCESS = {"kill": 3, "kill_leader": 2, "kill_writing": 3, "kill_all": 1, "resta
 POWER = {"power": 3, "power_leader": 2, "power_writing": 3, "power_all": 2}
 DISK = {"slow_disk": 2, "disk_error": 1, "disk_full": 1}
 MEMBERS = {"add": 5, "remove": 3, "wipe": 1}
+ROT = {"rot": 12, "rot_index": 3}
 OTHER = {"transfer": 2, "wall_jump": 1}
 
 
@@ -37,6 +38,8 @@ class Mode:
     duration_s: float = 30.0
     durability_share: float = 0.05
     """So many acknowledgements are checked against the bytes on all disks; it takes a while."""
+    scrub_bytes_per_s: int = 0
+    """Nodes look for damage in their segments at this pace, every two seconds."""
     timing: Timing = field(default_factory=Timing)
 
 
@@ -62,6 +65,12 @@ MODES = {
             founders=3,
             fault_every_s=0.5,
             durability_share=0.0,
+        ),
+        Mode(
+            "rot",
+            {**ROT, **NETWORK, **PROCESS, "power": 3, "power_all": 1, "disk_full": 1, **OTHER},
+            fault_every_s=0.4,
+            scrub_bytes_per_s=1 << 20,
         ),
         Mode(
             "evil",

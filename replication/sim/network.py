@@ -22,6 +22,7 @@ from ..messages import (
     AppendEntries,
     Hello,
     Message,
+    RepairData,
     decode_message,
     encode_frame,
 )
@@ -265,4 +266,6 @@ def _brief(message: Message) -> str:
             f"AppendEntries t{message.term} #{message.sequence} c{message.commit_index} "
             f"after {message.prev_index}/{message.prev_term}: {count}"
         )
+    if isinstance(message, RepairData) and message.data is not None:
+        return f"RepairData #{message.request}: {len(message.data)} bytes"
     return repr(message)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
 from functools import partial
 from random import Random
 from typing import Any
 
 from ...storage.batch import Batch
-from ...storage.errors import Damaged, Poisoned
+from ...storage.errors import Damaged, DamagedBatch, Poisoned
 from ..coalescer import Pending
 from ..commands import AppendBatch, Command
 from ..config import Limits, ReplicaConfig
@@ -43,6 +44,7 @@ LIMITS = Limits(
     checkpoint_s=2.0,
     checkpoint_after_trim_s=0.5,
     retention_period_s=1.0,
+    scrub_pause_s=2.0,
 )
 """So small that segments roll, caches overflow and checkpoints happen every second or so."""
 DATA = "/data"
@@ -77,6 +79,7 @@ class SimNode:
         self.disk_slow_s = 0.0
         self._world = world
         self._clock = clock
+        self._limits = replace(LIMITS, scrub_bytes_per_s=world.mode.scrub_bytes_per_s)
         self._paused_until = 0.0
         self._applied_waiters: list[tuple[int, Step]] = []
 
@@ -133,9 +136,15 @@ class SimNode:
         finally:
             self.disk.is_usable = False
         self.incarnation = self.process.recovered.folder.incarnation
+        for _, damage in self.process.recovered.stream_files.found_damaged:
+            self._check_damage(damage)
         self._world.checks.started(self)
         self._world.network.dial_all(self)
         self.enter(self.process.engine.start)
+
+    def _check_damage(self, damage: Damaged) -> None:
+        if "rot" not in self._world.mode.faults:
+            self._world.checks.violate("damaged without reason", f"{self.id}: {damage}")
 
     def start_after(self, delay_s: float) -> None:
         self.starts_at = self._world.scheduler.now + delay_s
@@ -161,7 +170,7 @@ class SimNode:
             peers=peers,
             joins=self.id not in self._world.founders or self.disks > 1,
             timing=self._world.mode.timing,
-            limits=LIMITS,
+            limits=self._limits,
         )
 
     def _compose(self, recovered: Recovered) -> Process:
@@ -194,7 +203,7 @@ class SimNode:
             stream_files=recovered.stream_files,
             folder=recovered.folder,
             files=self.disk,
-            limits=LIMITS,
+            limits=self._limits,
             measures=Measures(),
             on_failure=self._failed,
             on_applied=self._applied,
@@ -262,9 +271,6 @@ class SimNode:
         """The process stands still: nothing of it runs."""
         self._world.trace.add(f"{self.id} stands still for {duration_s:.3f} s")
         self._paused_until = max(self._paused_until, self._world.scheduler.now + duration_s)
-
-    def resume(self) -> None:
-        self._paused_until = 0.0
 
     def set_disk_slow(self, delay_s: float) -> None:
         """Every job on the disk takes this much longer from now on."""
@@ -353,16 +359,35 @@ class SimNode:
     def read(
         self, stream_id: int, offset: int, bytes_max: int, then: Callable[[list[Batch]], None]
     ) -> None:
-        """Read as `LocalReads` does: from memory, or from the files on their lane."""
+        """Read as `LocalReads` does: from memory, or from the files on their lane; damage first has
+        to be mended.
+        """
         process = self.process
         assert process is not None
         recent = process.recovered.machine.recent.read(stream_id, offset, bytes_max)
         if recent is not None:
             then(recent)
             return
-        job = partial(process.recovered.stream_files.read, stream_id, offset, bytes_max)
-        process.runtime.run(
-            Lane.STREAMS,
-            job,
-            lambda future: None if future.exception() else then(future.result()),
-        )
+        files, repairs = process.recovered.stream_files, process.engine.repairs
+
+        def job() -> list[Batch] | DamagedBatch:
+            try:
+                return files.read(stream_id, offset, bytes_max)
+            except DamagedBatch as damage:
+                return damage
+
+        def again(is_mended: bool) -> None:
+            if is_mended:
+                self.read(stream_id, offset, bytes_max, then)
+
+        def done(future: Future[list[Batch] | DamagedBatch]) -> None:
+            if future.exception():
+                return
+            found = future.result()
+            if isinstance(found, DamagedBatch):
+                self._check_damage(found)
+                repairs.report(stream_id, found, again)
+            else:
+                then(found)
+
+        process.runtime.run(Lane.STREAMS, job, done)

@@ -121,7 +121,8 @@ class Simulation:
             if not self._is_over() and self._has_converged():
                 return True
             if world.scheduler.now >= end:
-                world.checks.violate("no convergence", "; ".join(map(_describe, self._nodes())))
+                text = "; ".join([*map(_describe, self._nodes()), *self._faults.rot.describe()])
+                world.checks.violate("no convergence", text)
         return False
 
     def _nodes(self) -> list[SimNode]:
@@ -150,7 +151,8 @@ class Simulation:
         applied = {process.core.applied_index() for process in processes}
         written = all(not process.recovered.machine.unwritten_bytes for process in processes)
         synced = all(process.core.synced for process in processes)
-        return last == applied and len(last) == 1 and written and synced
+        is_mended = self._faults.rot.is_mended()
+        return last == applied and len(last) == 1 and written and synced and is_mended
 
     def _check_end(self) -> None:
         checks = self._world.checks

@@ -10,6 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from cute_logger.node.http.app import ROUTES
+from cute_logger.replication import scrub
 from cute_logger.replication.measures import Durations
 
 RECORDS = "/v1/streams/orders/records"
@@ -168,6 +169,43 @@ async def test_a_checkpoint_is_counted_with_its_duration(start_node) -> None:
     assert seen.value("cute_checkpoints_total") >= 1
     assert 0 < seen.value("cute_checkpoint_seconds") < 10
     assert seen.value("cute_disk_short") == 0
+
+
+def rot_last_byte(folder: Path) -> None:
+    (segment,) = folder.rglob("*.log")
+    segment.write_bytes(segment.read_bytes()[:-1] + b"?")
+
+
+async def test_damage_that_nobody_can_mend_is_told(start_node) -> None:
+    node = await start_node(scrub_bytes_per_s=0)
+    await node.create("orders")
+    await node.append("orders", "a")
+    await node.restart()
+    rot_last_byte(Path(node.config.data))
+    seen = await scrape(node)
+    assert seen.value("cute_damaged_places") == 0
+    assert await node.call("GET", "/readyz", status=200) == {"status": "ready"}
+
+    problem = await node.refused("GET", f"{RECORDS}?offset=0", "not_ready")
+    assert "another one may answer" in problem["detail"]
+    seen = await scrape(node)
+    assert seen.value("cute_damaged_places") == 1
+    assert seen.value("cute_repaired_bytes_total") == 0
+    told = await node.call("GET", "/readyz", status=200)
+    assert told["status"] == "ready"
+    (place,) = told["damaged"]
+    assert place.pop("reason") == "checksum mismatch"
+    assert place == {"stream": "orders", "segment": 0, "position": 0, "offset": 0}
+
+
+async def test_a_scrub_is_counted(start_node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scrub, "FIRST_S", 0.0)
+    node = await start_node()
+    await node.create("orders")
+    await node.append("orders", "a" * 1000)
+    await node.restart()
+    await node.until(lambda: node.replica.vitals().measures.scrubbed_bytes > 1000)
+    assert (await scrape(node)).value("cute_scrubbed_bytes_total") > 1000
 
 
 async def test_metrics_work_before_recovery_and_while_the_node_stops(bare_node) -> None:

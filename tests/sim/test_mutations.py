@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from crc32c import crc32c
 
 from cute_logger.replication import raft, recovery, snapshot
 from cute_logger.replication.coalescer import Entry as ProposedEntry
@@ -31,9 +32,12 @@ from cute_logger.replication.messages import (
 )
 from cute_logger.replication.raft import RaftCore
 from cute_logger.replication.read_gate import ReadGate
+from cute_logger.replication.scrub import Scrub
 from cute_logger.replication.sim.modes import Mode
 from cute_logger.replication.sim.runner import simulate
 from cute_logger.replication.stream_files import StreamFiles
+from cute_logger.storage import store
+from cute_logger.storage.batch import Batch, batch_size, parse_batch
 from cute_logger.storage.log import Log, LogState
 from cute_logger.storage.wal_frame import FrameEncoder
 from cute_logger.storage.wal_segment import SegmentWriter
@@ -215,6 +219,29 @@ def _(patch: pytest.MonkeyPatch) -> None:
         return original(self, command, index, term)
 
     patch.setitem(StateMachine._HANDLERS, AppendBatch, append)
+
+
+# ---- damage
+
+
+@mutation("nobody helps with damaged bytes", "rot", seeds=3)
+def _(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(StreamFiles, "copy", lambda self, stream_id, offset, bytes_max: None)
+
+
+@mutation("damage that nobody reads is not looked for", "rot", seeds=3)
+def _(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Scrub, "poll", lambda self, now: None)
+
+
+@mutation("checksums are not checked", "rot", seeds=3)
+def _(patch: pytest.MonkeyPatch) -> None:
+    def parse(buffer: memoryview, position: int = 0) -> Batch:
+        data = bytearray(buffer[position : position + batch_size(buffer, position)])
+        data[:4] = crc32c(bytes(data[4:])).to_bytes(4, "little")
+        return parse_batch(data)
+
+    patch.setattr(store, "parse_batch", parse)
 
 
 # ---- members

@@ -14,6 +14,7 @@ SEEDS = {
     "power": 4,
     "slow": 4,
     "five": 2,
+    "rot": 4,
     "evil": 8,
     "members": 6,
 }

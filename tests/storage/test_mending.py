@@ -62,7 +62,7 @@ class Copies:
         self.right = {path.name: path.read_bytes() for path in self.folder.glob("*.log")}
 
     def open(self, files: OsFileSystem | None = None) -> Log:
-        self.found: list[DamagedBatch] = []
+        self.found: list[Damaged] = []
         return Log.open(
             str(self.folder),
             CONFIG,
@@ -334,7 +334,9 @@ class TestAtOpen:
         copies.rot(BATCHES[-1])
         more = chained(COUNT + 3)[-3:]
         with copies.open() as log:
-            assert [each.offset for each in copies.found] == [BATCHES[-1].base_offset]
+            (found,) = copies.found
+            assert isinstance(found, DamagedBatch)
+            assert found.offset == BATCHES[-1].base_offset
             log.append(more)
             with pytest.raises(DamagedBatch):
                 log.read(BATCHES[-1].base_offset, 1)
