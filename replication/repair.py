@@ -109,10 +109,7 @@ class Repairs:
         self._request = 0
         self._scrub = Scrub(jobs, machine, stream_files, limits, measures, self)
         for stream_id, damage in stream_files.found_damaged:
-            if isinstance(damage, DamagedBatch):
-                self._note(stream_id, damage)
-            else:
-                logger.warning("bytes are missing, to be mended", extra={"reason": str(damage)})
+            self._note(stream_id, damage)
 
     def report(self, stream_id: int, damage: DamagedBatch, then: Then | None = None) -> None:
         """Have a damaged batch mended. `then` hears True when it is worth to look again, False when

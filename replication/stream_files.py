@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ..storage.batch import Batch
-from ..storage.errors import Damaged
+from ..storage.errors import DamagedBatch
 from ..storage.filesystem import FileSystem
 from ..storage.folder import DataFolder
 from ..storage.index import POSITION_MAX
@@ -25,7 +25,7 @@ class StreamFiles:
         self._folder = folder
         self._files = files
         self._logs: dict[int, Log] = {}
-        self.found_damaged: list[tuple[int, Damaged]] = []
+        self.found_damaged: list[tuple[int, DamagedBatch]] = []
         """What was seen to be damaged when it was opened, by stream id."""
 
     def open(self, logs: Mapping[int, LogState], *, keeps_others: bool) -> None:
@@ -47,7 +47,7 @@ class StreamFiles:
     def _open(self, stream_id: int, state: LogState) -> None:
         path = self._folder.stream_folder(stream_id)
 
-        def on_damage(damage: Damaged) -> None:
+        def on_damage(damage: DamagedBatch) -> None:
             self.found_damaged.append((stream_id, damage))
 
         self._logs[stream_id] = Log.open(

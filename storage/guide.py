@@ -8,6 +8,7 @@ A wrong index is built anew and costs nothing but time; damage is for who has an
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Callable
 from typing import TypeVar
@@ -91,7 +92,7 @@ class Guide:
             return
         if found and found == walk.entries[: len(found)]:
             # Only behind: its newest page did not reach the disk before a crash.
-            self._index.replace(walk.entries)
+            self._fill_index(walk.entries)
         else:
             reason = "missing or empty" if not found else "not what the store holds"
             self._replace_index(walk, self._index.doubt or reason)
@@ -131,9 +132,17 @@ class Guide:
             self._replace_index(self.walk_all(), "an entry leads astray")
         except DamagedBatch:
             # What lies behind the damage can be found by the other entries only.
-            self._index.replace([entry for entry in self._index.entries() if entry != wrong])
+            self._fill_index([entry for entry in self._index.entries() if entry != wrong])
 
     def _replace_index(self, walk: Walk, reason: str) -> None:
         facts = {"path": self._index.path, "reason": reason}
         _logger.warning("offset index rebuilt", extra=facts)
-        self._index.replace(walk.entries)
+        self._fill_index(walk.entries)
+
+    def _fill_index(self, entries: list[IndexEntry]) -> None:
+        try:
+            self._index.replace(entries)
+        except OSError as error:
+            # What has room is right: a short index makes reads slow, and nothing else.
+            if error.errno != errno.ENOSPC:
+                raise

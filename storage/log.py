@@ -21,9 +21,9 @@ from types import TracebackType
 from typing import Self
 
 from .batch import CHAIN_START, Batch, build_batch
-from .errors import BadCopy, Damaged, DamagedBatch, OffsetOutOfRange, Poisoned
+from .errors import BadCopy, DamagedBatch, OffsetOutOfRange, Poisoned
 from .filesystem import OS_FILES, FileSystem
-from .index import RELATIVE_OFFSET_MAX
+from .index import POSITION_MAX, RELATIVE_OFFSET_MAX
 from .log_state import LogConfig as LogConfig
 from .log_state import LogState as LogState
 from .log_state import check_segment_bytes_max
@@ -70,7 +70,7 @@ class Log:
         *,
         files: FileSystem = OS_FILES,
         vouched: LogState | None = None,
-        on_damage: Callable[[Damaged], None] | None = None,
+        on_damage: Callable[[DamagedBatch], None] | None = None,
     ) -> Log:
         """Open the log in `folder`, or begin one.
 
@@ -325,9 +325,14 @@ class Log:
         self.log_start_offset = bases[0]
         self.log_end_offset = self._active.next_offset
 
-    def _open_vouched(self, vouched: LogState, on_damage: Callable[[Damaged], None] | None) -> None:
+    def _open_vouched(
+        self, vouched: LogState, on_damage: Callable[[DamagedBatch], None] | None
+    ) -> None:
         self._unsynced_max = _VOUCHED_UNSYNCED_MAX
-        if cut_to_vouched(self._files, self._folder, vouched.segments, on_damage):
+        fills = on_damage is not None
+        filled = cut_to_vouched(self._files, self._folder, vouched.segments, fills=fills)
+        # One that was missing has a new name.
+        if filled:
             self._note_names_changed()
         self._remove_other_files([base for base, _ in vouched.segments])
         self.log_start_offset = vouched.log_start_offset
@@ -343,6 +348,19 @@ class Log:
                 tolerates_damage=True,
             )
             self._note_sealed(sealed, active_base)
+        if on_damage is not None:
+            self._report_filled(filled, on_damage)
+
+    def _report_filled(
+        self, filled: Sequence[int], on_damage: Callable[[DamagedBatch], None]
+    ) -> None:
+        """Find where the damage begins in segments that were put zeros in."""
+        for base_offset in filled:
+            if base_offset < self.log_end_offset:
+                try:
+                    self.check(base_offset, 0, POSITION_MAX)
+                except DamagedBatch as damage:
+                    on_damage(damage)
 
     def _remove_other_files(self, keep: Sequence[int] | None) -> list[int]:
         """Remove segments not in `keep` (None: of those without a store), return those kept."""

@@ -13,7 +13,7 @@ its records (a log kept in a log), so what is found counts only if its offset co
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from .batch import BATCH_HEADER_SIZE, MAGIC, VERSION, Batch, batch_size, parse_batch
 from .errors import CorruptBatch, Damaged
@@ -37,29 +37,25 @@ def stored_sizes(files: FileSystem, folder: str, bases: Sequence[int]) -> list[t
 
 
 def cut_to_vouched(
-    files: FileSystem,
-    folder: str,
-    segments: Sequence[tuple[int, int]],
-    on_damage: Callable[[Damaged], None] | None,
-) -> bool:
-    """Cut each store to its vouched length; return whether files were created.
+    files: FileSystem, folder: str, segments: Sequence[tuple[int, int]], *, fills: bool
+) -> list[int]:
+    """Cut each store to its vouched length; return the base offsets of those that were filled.
 
-    If one is missing or shorter, raises Damaged before anything is cut, or tells `on_damage` and
-    puts zeros there: damage like any other then. Neither is synced: after a power loss the
-    checkpoint's word is the same, and so is the cut.
+    If one is missing or shorter, raises Damaged before anything is cut, or `fills` it with zeros:
+    damage like any other then. Neither is synced: after a power loss the checkpoint's word is the
+    same, and so is the cut.
     """
-    others = []
-    is_missing = False
+    others, filled = [], []
     for base_offset, size in segments:
         path = store_path(folder, base_offset)
         found = _file_size(files, path) if files.exists(path) else None
         if found is None or found < size:
             where = "missing" if found is None else "ends here"
             damage = Damaged(path, found or 0, f"{where}; {size} bytes were vouched for")
-            if on_damage is None:
+            if not fills:
                 raise damage
-            on_damage(damage)
-            is_missing = is_missing or found is None
+            _logger.warning("a segment lacks bytes", extra={"reason": str(damage)})
+            filled.append(base_offset)
         if found != size:
             others.append((path, size))
     for path, size in others:
@@ -68,7 +64,7 @@ def cut_to_vouched(
             file.truncate(size)
         finally:
             file.close()
-    return is_missing
+    return filled
 
 
 def recover_last(files: FileSystem, folder: str, base_offset: int, interval: int) -> Segment:

@@ -33,11 +33,6 @@ def flip_mark(folder: Path) -> None:
     flip(folder / "node", 40)
 
 
-def cut_segment(folder: Path) -> None:
-    path = min((folder / "streams").glob("*/*.log"))
-    path.write_bytes(path.read_bytes()[:100])
-
-
 async def grown(make_cluster: MakeCluster, *, with_checkpoint: bool) -> tuple[Cluster, str]:
     """A cluster with records; one of its followers, which is stopped."""
     cluster = await make_cluster(3, limits=LIMITS)
@@ -54,7 +49,7 @@ async def grown(make_cluster: MakeCluster, *, with_checkpoint: bool) -> tuple[Cl
     return cluster, name
 
 
-@pytest.mark.parametrize("damage", [flip_log, flip_checkpoint, flip_mark, cut_segment])
+@pytest.mark.parametrize("damage", [flip_log, flip_checkpoint, flip_mark])
 async def test_it_comes_back_as_another_and_gets_everything(
     make_cluster: MakeCluster, damage: Callable[[Path], None]
 ) -> None:

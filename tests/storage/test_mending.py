@@ -62,7 +62,7 @@ class Copies:
         self.right = {path.name: path.read_bytes() for path in self.folder.glob("*.log")}
 
     def open(self, files: OsFileSystem | None = None) -> Log:
-        self.found: list[Damaged] = []
+        self.found: list[DamagedBatch] = []
         return Log.open(
             str(self.folder),
             CONFIG,
@@ -334,9 +334,7 @@ class TestAtOpen:
         copies.rot(BATCHES[-1])
         more = chained(COUNT + 3)[-3:]
         with copies.open() as log:
-            (found,) = copies.found
-            assert isinstance(found, DamagedBatch)
-            assert found.offset == BATCHES[-1].base_offset
+            assert [each.offset for each in copies.found] == [BATCHES[-1].base_offset]
             log.append(more)
             with pytest.raises(DamagedBatch):
                 log.read(BATCHES[-1].base_offset, 1)
@@ -373,6 +371,7 @@ class TestAtOpen:
         with pytest.raises(Damaged):
             Log.open(str(copies.folder), CONFIG, vouched=copies.state)
         with copies.open() as log:
+            assert base in [each.base_offset for each in copies.found]
             damage_in(log)
             assert log.read(0, ALL) == BATCHES
             assert log.sync() == copies.state
@@ -521,6 +520,21 @@ def test_a_disk_that_does_not_take_the_copy_leaves_damage_and_a_log_that_works(
         bad_sectors.refuses_writes = None
         log.mend(base, data_from(base, 1))
         assert log.read(0, ALL) == BATCHES
+    assert copies.is_right()
+
+
+def test_a_wrong_index_costs_nothing_but_time_where_there_is_no_room_for_a_right_one(
+    copies: Copies,
+) -> None:
+    index = copies.folder / f"{0:020d}.index"
+    disk = BadSectors(str(index), [])
+    index.write_bytes(random.randbytes(3) + index.read_bytes()[3:])
+    with copies.open(disk) as log:
+        disk.refuses_writes = errno.ENOSPC
+        assert log.read(0, ALL) == BATCHES
+        read_each(log)
+    with copies.open() as log:
+        read_each(log)
     assert copies.is_right()
 
 
