@@ -11,7 +11,7 @@ from ..engine import Engine
 from ..errors import MembershipConflict
 from ..members import Config, added, removed
 from .network import SILENT_LINK_S
-from .node import SimNode
+from .node import SimNode, ignore
 from .world import World
 
 FIRST_FAULT_S = 1.5
@@ -191,7 +191,7 @@ class Faults:
         leader = self._leader_or(node)
         if leader.process is not None:
             engine, target = leader.process.engine, self._rng.choice((None, self._other(leader)))
-            leader.enter(lambda: None if engine.stopped else _ignore(engine.hand_over(target)))
+            leader.enter(lambda: None if engine.stopped else ignore(engine.hand_over(target)))
 
     def _wall_jump(self, node: SimNode) -> None:
         node.wall_offset_ms = self._rng.choice((-3_600_000, -5_000, 0, 5_000, 3_600_000))
@@ -201,7 +201,3 @@ def _ask(engine: Engine, plan: Callable[[Config], Config]) -> None:
     """Propose a change of members, unless it cannot be."""
     with suppress(MembershipConflict):
         engine.change_members(plan(engine.core.members.newest))
-
-
-def _ignore(accepted: bool) -> None:
-    """Whether leadership can be handed over is the cluster's business."""

@@ -116,9 +116,9 @@ class SimNode:
         self.life += 1
         self._world.trace.add(f"{self.id} starts, life {self.life}")
         self.disk.is_usable = True
+        previous, self._world.clock = self._world.clock, self._clock
         try:
-            with self._world.on(self._clock):
-                self.process = self._compose(recover(self._config(), self.disk))
+            self.process = self._compose(recover(self._config(), self.disk))
         except Stopped:
             self._world.trace.add(f"{self.id} stopped while it recovered")
             self.disk.end_process()
@@ -131,6 +131,7 @@ class SimNode:
             self._world.checks.violate("cannot start", f"{self.id}: {error!r}")
             return
         finally:
+            self._world.clock = previous
             self.disk.is_usable = False
         self.incarnation = self.process.recovered.folder.incarnation
         self._world.checks.started(self)
@@ -233,8 +234,8 @@ class SimNode:
             return
         self._world.trace.add(f"{self.id} is stopped in order")
         process.is_stopping = True
-        process.engine.hand_over(None)
         life = self.life
+        self.enter(lambda: ignore(process.engine.hand_over(None)))
 
         def checkpoint() -> None:
             if not process.engine.stopped:
@@ -276,16 +277,22 @@ class SimNode:
 
     def enter(self, step: Step, life: int | None = None) -> None:
         """Run `step` as the process that runs now, or as that of `life` if it is the same."""
-        if self.process is None or life not in (None, self.life):
+        process, world = self.process, self._world
+        if process is None or (life is not None and life != self.life):
             return
-        now = self._world.scheduler.now
-        if now < self._paused_until:
-            self._world.scheduler.at(self._paused_until, partial(self.enter, step, self.life))
+        if world.scheduler.now < self._paused_until:
+            world.scheduler.at(self._paused_until, partial(self.enter, step, self.life))
             return
-        with self._world.on(self._clock):
+        previous, world.clock = world.clock, self._clock
+        try:
             step()
+            soon = process.runtime.soon
+            while soon and self.process is process:
+                soon.popleft()()
+        finally:
+            world.clock = previous
         if self.process is not None:
-            self._world.checks.look(self)
+            world.checks.look(self)
 
     def stopped_writing(self) -> None:
         self._world.trace.add(f"{self.id} stopped while it wrote")
@@ -366,3 +373,7 @@ class SimNode:
             job,
             lambda future: None if future.exception() else then(future.result()),
         )
+
+
+def ignore(accepted: bool) -> None:
+    """Whether leadership can be handed over is the cluster's business."""

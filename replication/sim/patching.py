@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from random import Random
 from typing import Any
 
@@ -61,4 +62,9 @@ def patched(monotonic: Callable[[], float], seed: int) -> Iterator[None]:
 
 def _stable_hash(node: Node) -> int:
     """pysyncobj iterates over sets of nodes: their order must not hang on Python's hash seed."""
-    return zlib.crc32(node.id.encode())
+    return _stable_hash_of(node._id)
+
+
+@cache
+def _stable_hash_of(node_id: str) -> int:
+    return zlib.crc32(node_id.encode())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +10,6 @@ from dataclasses import dataclass
 from random import Random
 
 from ...storage.batch import Batch
-from ..stream import Stream
 from .checks import Checks, Violation
 from .clients import STREAMS, Appender, StreamOwner
 from .clock import NodeClock
@@ -54,7 +54,7 @@ def simulate(mode: str | Mode, seed: int, *, lines_max: int | None = LINES_KEPT)
     """Play seed `seed` of a mode; the same seed gives the same result, in any process."""
     chosen = MODES[mode] if isinstance(mode, str) else mode
     world = World(seed, chosen, lines_max)
-    with patched(world.monotonic, seed), _quiet():
+    with patched(world.monotonic, seed), _quiet(), _no_collection():
         simulation = Simulation(world)
         simulation.run()
     return simulation.result()
@@ -80,7 +80,7 @@ class Simulation:
         for client in self._clients():
             world.scheduler.after(world.rng.uniform(0.5, 1.5), client.begin)
         self._faults.begin()
-        self._run_until(world.mode.duration_s)
+        world.scheduler.run_until(world.mode.duration_s)
         world.trace.add("faults end")
         world.is_healing = True
         self._faults.heal()
@@ -96,12 +96,6 @@ class Simulation:
         for number in range(world.mode.readers):
             yield Reader(world, Random(f"reader {number} {seed}"), self._history)
 
-    def _is_over(self) -> bool:
-        return bool(self._world.checks.violations)
-
-    def _run_until(self, end: float) -> None:
-        self._world.scheduler.run_until(end, self._is_over)
-
     # ---- the end
 
     def _lose_all_power(self) -> None:
@@ -113,14 +107,14 @@ class Simulation:
             self._check_end()
 
     def _converge(self) -> bool:
-        world = self._world
+        world, scheduler = self._world, self._world.scheduler
         delay_s = world.mode.delay_s_min + world.mode.delay_s
-        end = world.scheduler.now + CONVERGENCE_S + MESSAGES_TO_CONVERGE * delay_s
-        while not self._is_over():
-            self._run_until(world.scheduler.now + 0.25)
-            if not self._is_over() and self._has_converged():
+        end = scheduler.now + CONVERGENCE_S + MESSAGES_TO_CONVERGE * delay_s
+        while not scheduler.is_over:
+            scheduler.run_until(scheduler.now + 0.25)
+            if not scheduler.is_over and self._has_converged():
                 return True
-            if world.scheduler.now >= end:
+            if scheduler.now >= end:
                 world.checks.violate("no convergence", "; ".join(map(_describe, self._nodes())))
         return False
 
@@ -154,53 +148,46 @@ class Simulation:
 
     def _check_end(self) -> None:
         checks = self._world.checks
-        states = {node.id: self._state(node) for node in self._members()}
-        first, *others = states
+        first, *others = self._members()
+        batches = self._batches(first)
+        state = self._state(first, batches)
         for other in others:
-            if states[other] != states[first]:
-                checks.violate("nodes differ in the end", f"{first} and {other}")
-        self._history.check(checks, self._contents(self._members()[0]))
+            if self._state(other, self._batches(other)) != state:
+                checks.violate("nodes differ in the end", f"{first.id} and {other.id}")
+        self._history.check(checks, {name: _values(batches.get(name, [])) for name in STREAMS})
 
-    def _state(self, node: SimNode) -> object:
+    def _state(self, node: SimNode, batches: dict[str, list[Batch]]) -> object:
         """All of a node's replicated state that can be compared, with the bytes of its files."""
         process = node.process
         assert process is not None
         machine = process.recovered.machine
+        return {
+            name: (
+                stream.id,
+                stream.log_start_offset,
+                stream.next_offset,
+                stream.segments.rows(),
+                stream.chain,
+                stream.keys.dump(),
+                [bytes(batch.data) for batch in batches[name]],
+            )
+            for name, stream in sorted(machine.streams.items())
+        }, machine.producers.dump()
+
+    def _batches(self, node: SimNode) -> dict[str, list[Batch]]:
+        """All batches of all streams, from their files."""
+        assert node.process is not None
+        recovered = node.process.recovered
+        found: dict[str, list[Batch]] = {}
         node.disk.is_usable = True
         try:
-            return {
-                name: (
-                    stream.id,
-                    stream.log_start_offset,
-                    stream.next_offset,
-                    stream.segments.rows(),
-                    stream.chain,
-                    stream.keys.dump(),
-                    [bytes(batch.data) for batch in self._batches(node, stream)],
-                )
-                for name, stream in sorted(machine.streams.items())
-            }, machine.producers.dump()
+            for name, stream in recovered.machine.streams.items():
+                start = stream.log_start_offset
+                found[name] = recovered.stream_files.read(stream.id, start, 1 << 30)
+                self._world.checks.check_batches(node.id, stream.id, found[name])
         finally:
             node.disk.is_usable = False
-
-    def _batches(self, node: SimNode, stream: Stream) -> list[Batch]:
-        """All batches of a stream, from its files."""
-        assert node.process is not None
-        files = node.process.recovered.stream_files
-        batches = files.read(stream.id, stream.log_start_offset, 1 << 30)
-        self._world.checks.check_batches(node.id, stream.id, batches)
-        return batches
-
-    def _contents(self, node: SimNode) -> dict[str, list[bytes]]:
-        assert node.process is not None
-        contents: dict[str, list[bytes]] = {}
-        node.disk.is_usable = True
-        for name in STREAMS:
-            stream = node.process.recovered.machine.streams.get(name)
-            batches = self._batches(node, stream) if stream is not None else []
-            contents[name] = [value for batch in batches for value in values_in(batch.body)]
-        node.disk.is_usable = False
-        return contents
+        return found
 
     def result(self) -> Result:
         world, checks = self._world, self._world.checks
@@ -209,7 +196,7 @@ class Simulation:
             seed=world.seed,
             trace_hash=world.trace.hexdigest(),
             violations=checks.violations,
-            lines=list(world.trace.lines),
+            lines=world.trace.lines(),
             virtual_s=world.scheduler.now,
             steps=world.scheduler.steps,
             acked=len(self._history.acked()),
@@ -221,6 +208,10 @@ class Simulation:
         )
 
 
+def _values(batches: list[Batch]) -> list[bytes]:
+    return [value for batch in batches for value in values_in(batch.body)]
+
+
 def _describe(node: SimNode) -> str:
     if node.process is None:
         return f"{node.id} is down"
@@ -230,6 +221,19 @@ def _describe(node: SimNode) -> str:
         f"durable {core.journal.durable_index} commit {core.commit_index()} "
         f"applied {core.applied_index()} synced {core.synced}"
     )
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """A seed is short: its rubbish is collected once, at its end."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+            gc.collect()
 
 
 @contextmanager

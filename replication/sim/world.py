@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -40,23 +38,14 @@ class World:
         self.checks: Checks
         self.is_healing = False
         """Faults and new requests have ended."""
-        self._clock = NodeClock(0.0, 1.0)
+        self.clock = NodeClock(0.0, 1.0)
+        """That of whichever node runs now: the time that code sees."""
 
     def monotonic(self) -> float:
-        """The monotonic clock of whichever node runs now."""
-        return self._clock.read(self.scheduler.now)
+        return self.clock.read(self.scheduler.now)
 
     def wall_ms(self) -> int:
         return WALL_START_MS + int(self.scheduler.now * 1000)
-
-    @contextmanager
-    def on(self, clock: NodeClock) -> Iterator[None]:
-        """For the time of the block, `clock` is the time that code sees."""
-        previous, self._clock = self._clock, clock
-        try:
-            yield
-        finally:
-            self._clock = previous
 
     def leader(self) -> SimNode | None:
         """The node that leads in the latest term, as far as nodes believe in themselves."""
