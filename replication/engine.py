@@ -120,7 +120,7 @@ class Engine:
             on_damaged=self.persistence.renew,
             bytes_per_s=limits.catchup_bytes_per_s,
         )
-        self._announced_members = core.members.newest
+        self._announced_members = core.members.changes
         self._announced_index = machine.applied_index
         self._scheduled = False
         self._armed_for = float("inf")
@@ -230,8 +230,8 @@ class Engine:
         self._load()
         self.snapshots.poll()
         self.persistence.poll(self.snapshots.pinned_index, is_synced=self.core.synced)
-        if self.core.members.newest is not self._announced_members:
-            self._announced_members = self.core.members.newest
+        if self.core.members.changes != self._announced_members:
+            self._announced_members = self.core.members.changes
             self._on_members()
         if self.machine.applied_index != self._announced_index:
             self._announced_index = self.machine.applied_index
