@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from random import Random
 
 from ..engine import Engine
@@ -35,6 +36,7 @@ class Faults:
             "kill_leader": lambda node: self._kill(self._leader_or(node), power=False),
             "kill_writing": self._stop_writing,
             "kill_all": lambda node: self._kill_all(power=False),
+            "absent": self._absent,
             "restart": SimNode.stop,
             "power": lambda node: self._kill(node, power=True),
             "power_leader": lambda node: self._kill(self._leader_or(node), power=True),
@@ -45,6 +47,7 @@ class Faults:
             "disk_full": self._disk_full,
             "add": self._add,
             "remove": self._remove,
+            "reshape": self._reshape,
             "wipe": self._wipe,
             "transfer": self._transfer,
             "wall_jump": self._wall_jump,
@@ -113,6 +116,11 @@ class Faults:
         node.kill(power=power)
         node.start_after(self._some((0.05, 0.3, 1.0, 3.0)))
 
+    def _absent(self, node: SimNode) -> None:
+        """Away for so long that the log alone will not do."""
+        node.kill(power=self._rng.random() < 0.5)
+        node.start_after(self._rng.uniform(2.0, 6.0))
+
     def _kill_all(self, *, power: bool) -> None:
         for node in self._world.nodes.values():
             self._kill(node, power=power)
@@ -146,9 +154,25 @@ class Faults:
 
     def _add(self, node: SimNode) -> None:
         as_voter = self._rng.random() < 0.8
-        self._change(lambda old: added(old, node.id, (node.id, 0), as_voter=as_voter))
+        self._change(
+            self._world.leader(),
+            lambda old: added(old, node.id, (node.id, 0), as_voter=as_voter),
+        )
 
     def _remove(self, node: SimNode) -> None:
+        self._remove_at(self._world.leader(), node)
+
+    def _reshape(self, node: SimNode) -> None:
+        """Several are to go at once, by the word of a leader that may soon be none."""
+        leader = self._leader_or(node)
+        if self._rng.random() < 0.5:
+            self._isolate(leader)
+        others = [self._world.nodes[self._other(leader)] for _ in range(self._rng.randint(2, 4))]
+        for other in others:
+            step = partial(self._remove_at, leader, other)
+            self._world.scheduler.after(self._rng.uniform(0.0, 0.3), step)
+
+    def _remove_at(self, leader: SimNode | None, node: SimNode) -> None:
         """As long as a majority of those who remain have the disks they count with."""
 
         def plan(old: Config) -> Config:
@@ -157,16 +181,17 @@ class Faults:
                 raise MembershipConflict("two failures at a time")
             return new
 
-        self._change(plan)
+        self._change(leader, plan)
 
     def _intact(self, config: Config) -> set[str]:
         """The voters that still have the disks they count with."""
         voters, nodes = config.voters(), self._world.nodes
         return {node for node in voters if nodes[node].incarnation == voters[node]}
 
-    def _change(self, plan: Callable[[Config], Config]) -> None:
-        leader = self._world.leader()
-        if leader is not None and leader.process is not None:
+    def _change(self, leader: SimNode | None, plan: Callable[[Config], Config]) -> None:
+        if leader is None or leader.process is None or self._world.is_healing:
+            return
+        if leader.is_leader:
             engine = leader.process.engine
             leader.enter(lambda: None if engine.stopped else _ask(engine, plan))
 

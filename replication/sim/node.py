@@ -78,6 +78,8 @@ class SimNode:
         self._world = world
         self._clock = clock
         self._paused_until = 0.0
+        self._held: list[Step] = []
+        """What is to be done as soon as the process runs on."""
         self._applied_waiters: list[tuple[int, Step]] = []
 
     # ---- the process's life
@@ -121,7 +123,10 @@ class SimNode:
             self.process = self._compose(recover(self._config(), self.disk))
         except Stopped:
             self._world.trace.add(f"{self.id} stopped while it recovered")
-            self.disk.end_process()
+            if self._world.rng.random() < 0.5:
+                self.disk.lose_power()
+            else:
+                self.disk.end_process()
             self.start_after(0.1)
             return
         except OSError as error:
@@ -207,8 +212,12 @@ class SimNode:
     def _reopen(self, life: int) -> None:
         """A snapshot was fetched: recover from it, as after a restart."""
         if self.process is not None and self.life == life:
-            self._world.trace.add(f"{self.id} opens a snapshot")
+            world = self._world
+            world.trace.add(f"{self.id} opens a snapshot")
             self._end(power=False)
+            if "kill_writing" in world.mode.faults and not world.is_healing:
+                # Few steps, once in a while: a stop just then has to be aimed at.
+                self.disk.stop_after = world.rng.choice((None, world.rng.randint(0, 30)))
             self.start()
 
     def kill(self, *, power: bool) -> None:
@@ -221,6 +230,7 @@ class SimNode:
         self.process = None
         self._applied_waiters.clear()
         self._paused_until = 0.0
+        self._held.clear()
         self._world.network.process_died(self, silently=power)
         if power:
             self.disk.lose_power()
@@ -263,9 +273,18 @@ class SimNode:
         """The process stands still: nothing of it runs."""
         self._world.trace.add(f"{self.id} stands still for {duration_s:.3f} s")
         self._paused_until = max(self._paused_until, self._world.scheduler.now + duration_s)
+        self._world.scheduler.at(self._paused_until, self._wake)
 
     def resume(self) -> None:
         self._paused_until = 0.0
+        self._wake()
+
+    def _wake(self) -> None:
+        """What came meanwhile happens now, in its order."""
+        if self._world.scheduler.now >= self._paused_until:
+            held, self._held = self._held, []
+            for step in held:
+                step()
 
     def set_disk_slow(self, delay_s: float) -> None:
         """Every job on the disk takes this much longer from now on."""
@@ -281,7 +300,7 @@ class SimNode:
         if process is None or (life is not None and life != self.life):
             return
         if world.scheduler.now < self._paused_until:
-            world.scheduler.at(self._paused_until, partial(self.enter, step, self.life))
+            self._held.append(partial(self.enter, step, self.life))
             return
         previous, world.clock = world.clock, self._clock
         try:

@@ -18,6 +18,7 @@ from .. import catchup, engine, following, raft, snapshot_source
 BOUNDS: list[tuple[Any, str, Any]] = [
     (raft, "BATCH_BYTES", 4 << 10),
     (raft, "WINDOW_BYTES", 24 << 10),
+    (raft, "CAUGHT_UP_BYTES", 2 << 10),
     (following, "APPLY_BYTES", 16 << 10),
     (engine, "LOAD_BYTES", 4 << 10),
     (catchup, "PIECE_BYTES", 3 << 10),

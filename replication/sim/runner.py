@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from random import Random
 
 from ...storage.batch import Batch
+from ...storage.errors import StorageError
 from .checks import Checks, Violation
 from .clients import STREAMS, Appender, StreamOwner
 from .clock import NodeClock
@@ -27,6 +28,8 @@ CONVERGENCE_S = 30.0
 MESSAGES_TO_CONVERGE = 1000
 """… and the time that so many messages take: a snapshot is fetched in very small pieces here."""
 PACKAGE = "cute_logger"
+MAY_COMPLAIN = ("cute_logger.replication.catchup",)
+"""What was fetched before a power loss may be torn after it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +57,9 @@ def simulate(mode: str | Mode, seed: int, *, lines_max: int | None = LINES_KEPT)
     """Play seed `seed` of a mode; the same seed gives the same result, in any process."""
     chosen = MODES[mode] if isinstance(mode, str) else mode
     world = World(seed, chosen, lines_max)
-    with patched(world.monotonic, seed), _quiet(), _no_collection():
-        simulation = Simulation(world)
+    simulation = Simulation(world)
+    listening = _listening(world.checks)
+    with patched(world.monotonic, seed), listening, _no_collection():
         simulation.run()
     return simulation.result()
 
@@ -169,7 +173,7 @@ class Simulation:
                 stream.segments.rows(),
                 stream.chain,
                 stream.keys.dump(),
-                [bytes(batch.data) for batch in batches[name]],
+                [bytes(batch.data) for batch in batches.get(name, [])],
             )
             for name, stream in sorted(machine.streams.items())
         }, machine.producers.dump()
@@ -185,6 +189,8 @@ class Simulation:
                 start = stream.log_start_offset
                 found[name] = recovered.stream_files.read(stream.id, start, 1 << 30)
                 self._world.checks.check_batches(node.id, stream.id, found[name])
+        except StorageError as error:
+            self._world.checks.violate("unreadable", f"{node.id}: {error!r}")
         finally:
             node.disk.is_usable = False
         return found
@@ -236,13 +242,30 @@ def _no_collection() -> Iterator[None]:
             gc.collect()
 
 
+class Complaints(logging.Handler):
+    """No simulated disk rots: a node that finds damage, and may repair it, has found a bug."""
+
+    def __init__(self, checks: Checks) -> None:
+        super().__init__(logging.ERROR)
+        self._checks = checks
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno == logging.ERROR and record.name not in MAY_COMPLAIN:
+            facts = getattr(record, "reason", "")
+            self._checks.violate("damage", f"{record.getMessage()}: {facts}")
+
+
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Whoever wants to see what the nodes log has the trace instead."""
-    logger = logging.getLogger(PACKAGE)
-    level = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
+def _listening(checks: Checks) -> Iterator[None]:
+    """Whoever wants to see what the nodes log has the trace instead; but no complaint is missed."""
+    logger, handler = logging.getLogger(PACKAGE), Complaints(checks)
+    level, propagate = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.ERROR)
+    logger.propagate = False
     try:
         yield
     finally:
+        logger.removeHandler(handler)
         logger.setLevel(level)
+        logger.propagate = propagate

@@ -20,7 +20,7 @@ WALL_START_MS = 1_700_000_000_000
 class World:
     def __init__(self, seed: int, mode: Mode, lines_max: int | None) -> None:
         self.seed = seed
-        self.mode = mode
+        self.mode = mode = mode.drawn(Random(f"mode {mode.name} {seed}"))
         self.rng = Random(f"{mode.name} {seed}")
         self.scheduler = Scheduler()
         self.trace = Trace(self.scheduler, lines_max)
