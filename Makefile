@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: up test lint demo memory chaos clean
+.PHONY: up test lint demo memory chaos mutations clean
 
 up: $(STAMP)  ## a local cluster of three nodes; Ctrl-C stops it and keeps its data
 	$(BIN)/cute up
@@ -27,6 +27,9 @@ memory: $(STAMP)  ## resident memory of three nodes while 1 GiB goes through
 
 chaos: $(STAMP)  ## every kind of fault on real processes, networks and disks, five times each; needs root
 	$(BIN)/python deploy/chaos.py
+
+mutations: $(STAMP)  ## every deliberate bug, and how soon the simulator notices it; takes some minutes
+	PYTHONPATH=tests $(BIN)/python -m support.mutations.table > replication/sim/MUTATIONS.md
 
 # The editable install links file by file: a module that was added or removed needs it again.
 $(STAMP): pyproject.toml $(shell find client node replication storage -type d ! -name __pycache__)

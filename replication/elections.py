@@ -121,7 +121,7 @@ class Elections(SyncObj):  # type: ignore[misc]
     # ---- what is known of the others
 
     def is_leader(self) -> bool:
-        return bool(self._state == LEADER)
+        return self._state == LEADER
 
     def state_name(self) -> str:
         names = {FOLLOWER: "follower", CANDIDATE: "candidate", LEADER: "leader"}
@@ -148,7 +148,10 @@ class Elections(SyncObj):  # type: ignore[misc]
         return self._node(peer) in self._connected
 
     def _node(self, peer: str) -> Node:
-        return self.nodes.setdefault(peer, Node(peer))
+        node = self.nodes.get(peer)
+        if node is None:
+            node = self.nodes[peer] = Node(peer)
+        return node
 
     # ---- members
 

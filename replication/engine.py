@@ -134,7 +134,7 @@ class Engine:
             on_rotten=self.repairs.report,
             bytes_per_s=limits.catchup_bytes_per_s,
         )
-        self._announced_members = core.members.newest
+        self._announced_members = core.members.changes
         self._announced_index = machine.applied_index
         self._scheduled = False
         self._armed_for = float("inf")
@@ -249,8 +249,8 @@ class Engine:
         self.snapshots.poll()
         self.repairs.poll()
         self.persistence.poll(self.snapshots.pinned_index, is_synced=self.core.synced)
-        if self.core.members.newest is not self._announced_members:
-            self._announced_members = self.core.members.newest
+        if self.core.members.changes != self._announced_members:
+            self._announced_members = self.core.members.changes
             self._on_members()
         if self.machine.applied_index != self._announced_index:
             self._announced_index = self.machine.applied_index

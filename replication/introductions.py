@@ -1,8 +1,9 @@
 """Whom a node speaks with: its cluster's members, and those who know better who that is.
 
-Of two nodes that see different members the one with the newer list in its log is right. So a node
-that was removed is turned away by all who know, and one that slept through its own cluster's change
-still hears a leader that it does not know.
+Of two nodes that see different members the one with the newer list in its log is right, as soon as
+that list is applied. So a node that was removed is turned away by all who know, one that slept
+through its own cluster's change still hears a leader that it does not know, and one whose newest
+list was never committed hears the leader that will take it away.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ def why_refused(hello: Hello, members: Members, cluster_id: str | None) -> Refus
         return Refusal(f"this is {members.node_id}, not {hello.target}", is_stranger=False)
     if cluster_id and hello.cluster_id and hello.cluster_id != cluster_id:
         return Refusal(f"{hello.node} belongs to cluster {hello.cluster_id}", is_stranger=False)
-    if members.newest.get(hello.node) is not None:
+    if members.may_be(hello.node):
         return None
     knows_better = hello.members_index > members.index and cluster_id in (None, hello.cluster_id)
     if knows_better:

@@ -125,6 +125,8 @@ class Members:
         self._founders = founders
         self._joins = joins
         self._history: list[tuple[int, Config]] = []
+        self.changes = 0
+        """Rises with every change of who is, or may turn out to be, a member."""
 
     @property
     def is_known(self) -> bool:
@@ -184,18 +186,28 @@ class Members:
         member = self._founders.get(node)
         return member.address if member is not None else None
 
+    def may_be(self, node: str) -> bool:
+        """Is it a member by the newest list, or by one that rules again if that is truncated?"""
+        configs = [config for _, config in self._history] or [self._founders]
+        return any(config.get(node) is not None for config in configs)
+
     def add(self, index: int, config: Config) -> None:
         self._history.append((index, config))
+        self.changes += 1
 
     def truncate(self, from_index: int) -> bool:
         """Entries from there on are gone; True if another config rules now."""
         before = len(self._history)
         self._history = [each for each in self._history if each[0] < from_index]
-        return len(self._history) < before
+        has_changed = len(self._history) < before
+        self.changes += has_changed
+        return has_changed
 
     def settle(self, index: int) -> None:
         """The config at `index` was applied: nothing before it can rule again."""
+        before = len(self._history)
         self._history = [each for each in self._history if each[0] >= index]
+        self.changes += len(self._history) < before
 
 
 def next_step(

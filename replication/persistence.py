@@ -62,6 +62,7 @@ class Persistence:
         self._checkpoint_at = upstream.now() + limits.checkpoint_s
         self._no_checkpoint_until = float("-inf")
         self._checkpoint_index = machine.applied_index
+        self._measured = (0, 0, 0)
         self._pinned_index: int | None = None
 
     def poll(self, pinned_index: int | None, *, is_synced: bool) -> None:
@@ -123,10 +124,16 @@ class Persistence:
             self._machine.dropped = False
             soon = upstream.now() + self._limits.checkpoint_after_trim_s
             self._checkpoint_at = min(self._checkpoint_at, soon)
-        new_bytes = self._journal.bytes_between(self._checkpoint_index, applied_index)
-        is_large = new_bytes >= self._limits.checkpoint_bytes
+        is_large = self._bytes_since_checkpoint() >= self._limits.checkpoint_bytes
         if is_large or upstream.now() >= self._checkpoint_at:
             self.checkpoint(lambda: None)
+
+    def _bytes_since_checkpoint(self) -> int:
+        """Measured once for every index applied: there are many turns without one."""
+        covered, applied = self._checkpoint_index, self._machine.applied_index
+        if self._measured[:2] != (covered, applied):
+            self._measured = (covered, applied, self._journal.bytes_between(covered, applied))
+        return self._measured[2]
 
     def checkpoint(self, then: Callable[[], None]) -> None:
         """Make the state as of now durable, so that the log before it is not needed to recover."""

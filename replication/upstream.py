@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+from operator import attrgetter
 from pathlib import Path
-from typing import Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 import pysyncobj
 import pysyncobj.syncobj as syncobj
@@ -54,32 +55,36 @@ KEPT_METHODS = {
 """SHA-256 (first 16 hex digits) of the source of every stock method that still runs."""
 
 
-class Stock(Generic[T]):
+class Stock(property, Generic[T]):
     """A private field of SyncObj under a name of ours.
 
-    Reads None before SyncObj has set the field: its constructor calls `getattr` for every name of
-    `dir(self)`.
+    A property over `attrgetter` runs no Python code when it is read, a hundred times a tick.
     """
 
     def __init__(self, name: str) -> None:
-        self._key = f"_SyncObj__{name}"
+        self._key = key = f"_SyncObj__{name}"
+        super().__init__(attrgetter(key), lambda instance, value: setattr(instance, key, value))
 
-    @overload
-    def __get__(self, instance: None, owner: type) -> Stock[T]: ...
-    @overload
-    def __get__(self, instance: object, owner: type) -> T: ...
-    def __get__(self, instance: object | None, owner: type) -> Any:
-        if instance is None:
-            return self
-        return instance.__dict__.get(self._key)
+    def __set_name__(self, owner: type, name: str) -> None:
+        """Reads None before SyncObj has set the field: its constructor calls `getattr` for every
+        name of `dir(self)`.
+        """
+        setattr(owner, self._key, None)
 
-    def __set__(self, instance: object, value: T) -> None:
-        instance.__dict__[self._key] = value
+    if TYPE_CHECKING:
+
+        @overload
+        def __get__(self, instance: None, owner: type) -> Stock[T]: ...
+        @overload
+        def __get__(self, instance: Any, owner: type | None = None) -> T: ...
+        def __get__(self, instance: Any, owner: type | None = None) -> Any: ...
+        def __set__(self, instance: object, value: T) -> None: ...
 
 
 def now() -> float:
     """Monotonic seconds by the clock of pysyncobj's own timers, where a simulator replaces it."""
-    return float(syncobj.monotonicTime())
+    seconds: float = syncobj.monotonicTime()
+    return seconds
 
 
 def is_released(method: str) -> bool:

@@ -76,6 +76,7 @@ class Checks:
 
     def violate(self, kind: str, text: str) -> None:
         self.violations.append(Violation(self._world.scheduler.now, kind, text))
+        self._world.scheduler.is_over = True
         self._world.trace.add(f"VIOLATION {kind}: {text}")
 
     @property

@@ -150,7 +150,7 @@ class Appender(Caller):
         stream = self.rng.choice(streams)
         size = self.rng.choice((10, 100, 100, 400, 3000))
         count = self.rng.choice((1, 1, 2, 3))
-        filler = bytes(self.rng.randrange(256) for _ in range(8)) * (size // 8)
+        filler = self.rng.randbytes(8) * (size // 8)
         values = [b"%d.%d %b" % (number, each, filler) for each in range(count)]
         body = encode_records([Record(value) for value in values])
         operation = Operation(number, stream, values, body, self.world.scheduler.now)
@@ -256,7 +256,7 @@ class StreamOwner(Caller):
         return TrimStream(name, self.rng.randrange(20), _wall_ms(self.world, node))
 
     def _filling(self, name: str, node: SimNode) -> Command:
-        value = bytes(self.rng.randrange(256) for _ in range(20)) * 20
+        value = self.rng.randbytes(20) * 20
         body = encode_records([Record(value)])
         digest = xxhash.xxh3_128_digest(body)
         wall_ms = _wall_ms(self.world, node)

@@ -16,8 +16,10 @@ class NodeClock:
 
     def read(self, virtual_s: float) -> float:
         """Return this machine's time at `virtual_s`; every reading is later than the last."""
-        self._last = max(self._last + CALL_S, self._offset_s + self._rate * virtual_s)
-        return self._last
+        time = self._offset_s + self._rate * virtual_s
+        later = self._last + CALL_S
+        self._last = time = time if time > later else later
+        return time
 
     def virtual(self, local_s: float) -> float:
         """Return the virtual time at which this machine's clock reads `local_s`."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Sequence
+from functools import lru_cache
 from random import Random
 
 from ...storage.errors import FolderLocked
@@ -278,5 +279,6 @@ class SimLock:
         self._held.discard(self._path)
 
 
-def _parts(path: str) -> list[str]:
-    return [name for name in path.split("/") if name]
+@lru_cache(maxsize=4096)
+def _parts(path: str) -> tuple[str, ...]:
+    return tuple(name for name in path.split("/") if name)

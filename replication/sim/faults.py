@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from random import Random
 
 from ..engine import Engine
 from ..errors import MembershipConflict
 from ..members import Config, added, removed
 from .network import SILENT_LINK_S
-from .node import SimNode
+from .node import SimNode, ignore
 from .rot import Rot
 from .world import World
 
@@ -37,6 +38,7 @@ class Faults:
             "kill_leader": lambda node: self._kill(self._leader_or(node), power=False),
             "kill_writing": self._stop_writing,
             "kill_all": lambda node: self._kill_all(power=False),
+            "absent": self._absent,
             "restart": SimNode.stop,
             "power": lambda node: self._kill(node, power=True),
             "power_leader": lambda node: self._kill(self._leader_or(node), power=True),
@@ -49,6 +51,7 @@ class Faults:
             "rot_index": self.rot.strike_index,
             "add": self._add,
             "remove": self._remove,
+            "reshape": self._reshape,
             "wipe": self._wipe,
             "transfer": self._transfer,
             "wall_jump": self._wall_jump,
@@ -116,6 +119,11 @@ class Faults:
         node.kill(power=power)
         node.start_after(self._some((0.05, 0.3, 1.0, 3.0)))
 
+    def _absent(self, node: SimNode) -> None:
+        """Away for so long that the log alone will not do."""
+        node.kill(power=self._rng.random() < 0.5)
+        node.start_after(self._rng.uniform(2.0, 6.0))
+
     def _kill_all(self, *, power: bool) -> None:
         for node in self._world.nodes.values():
             self._kill(node, power=power)
@@ -149,9 +157,25 @@ class Faults:
 
     def _add(self, node: SimNode) -> None:
         as_voter = self._rng.random() < 0.8
-        self._change(lambda old: added(old, node.id, (node.id, 0), as_voter=as_voter))
+        self._change(
+            self._world.leader(),
+            lambda old: added(old, node.id, (node.id, 0), as_voter=as_voter),
+        )
 
     def _remove(self, node: SimNode) -> None:
+        self._remove_at(self._world.leader(), node)
+
+    def _reshape(self, node: SimNode) -> None:
+        """Several are to go at once, by the word of a leader that may soon be none."""
+        leader = self._leader_or(node)
+        if self._rng.random() < 0.5:
+            self._isolate(leader)
+        others = [self._world.nodes[self._other(leader)] for _ in range(self._rng.randint(2, 4))]
+        for other in others:
+            step = partial(self._remove_at, leader, other)
+            self._world.scheduler.after(self._rng.uniform(0.0, 0.3), step)
+
+    def _remove_at(self, leader: SimNode | None, node: SimNode) -> None:
         """As long as a majority of those who remain have the disks they count with."""
 
         def plan(old: Config) -> Config:
@@ -160,16 +184,17 @@ class Faults:
                 raise MembershipConflict("two failures at a time")
             return new
 
-        self._change(plan)
+        self._change(leader, plan)
 
     def _intact(self, config: Config) -> set[str]:
         """The voters that still have the disks they count with."""
         voters, nodes = config.voters(), self._world.nodes
         return {node for node in voters if nodes[node].incarnation == voters[node]}
 
-    def _change(self, plan: Callable[[Config], Config]) -> None:
-        leader = self._world.leader()
-        if leader is not None and leader.process is not None:
+    def _change(self, leader: SimNode | None, plan: Callable[[Config], Config]) -> None:
+        if leader is None or leader.process is None or self._world.is_healing:
+            return
+        if leader.is_leader:
             engine = leader.process.engine
             leader.enter(lambda: None if engine.stopped else _ask(engine, plan))
 
@@ -194,7 +219,7 @@ class Faults:
         leader = self._leader_or(node)
         if leader.process is not None:
             engine, target = leader.process.engine, self._rng.choice((None, self._other(leader)))
-            leader.enter(lambda: None if engine.stopped else _ignore(engine.hand_over(target)))
+            leader.enter(lambda: None if engine.stopped else ignore(engine.hand_over(target)))
 
     def _wall_jump(self, node: SimNode) -> None:
         node.wall_offset_ms = self._rng.choice((-3_600_000, -5_000, 0, 5_000, 3_600_000))
@@ -204,7 +229,3 @@ def _ask(engine: Engine, plan: Callable[[Config], Config]) -> None:
     """Propose a change of members, unless it cannot be."""
     with suppress(MembershipConflict):
         engine.change_members(plan(engine.core.members.newest))
-
-
-def _ignore(accepted: bool) -> None:
-    """Whether leadership can be handed over is the cluster's business."""

@@ -172,7 +172,8 @@ class FolderNode:
 
 
 def _apply(content: bytearray, position: int, data: bytes | None) -> None:
-    content.extend(bytes(max(0, position - len(content))))
+    if position > len(content):
+        content += bytes(position - len(content))
     if data is None:
         del content[position:]
     else:

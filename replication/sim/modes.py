@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from random import Random
 
 from ..config import Timing
 
@@ -11,7 +12,7 @@ NETWORK = {"isolate": 3, "cut": 2, "one_way": 2, "reset": 2, "pause": 2}
 PROCESS = {"kill": 3, "kill_leader": 2, "kill_writing": 3, "kill_all": 1, "restart": 1}
 POWER = {"power": 3, "power_leader": 2, "power_writing": 3, "power_all": 2}
 DISK = {"slow_disk": 2, "disk_error": 1, "disk_full": 1}
-MEMBERS = {"add": 5, "remove": 3, "wipe": 1}
+MEMBERS = {"add": 6, "remove": 3, "reshape": 3, "wipe": 3}
 ROT = {"rot": 12, "rot_index": 3}
 OTHER = {"transfer": 2, "wall_jump": 1}
 
@@ -41,6 +42,26 @@ class Mode:
     scrub_bytes_per_s: int = 0
     """Nodes look for damage in their segments at this pace, every two seconds."""
     timing: Timing = field(default_factory=Timing)
+    varies: bool = True
+    """Every seed plays some of the faults only, more or less often, under more or less load."""
+
+    def drawn(self, rng: Random) -> Mode:
+        """What one seed plays.
+
+        Runs that differ find more than runs that all do a little of everything, and most bugs need
+        neither a high load nor a long time ("Swarm Testing", Groce et al., ISSTA 2012).
+        """
+        if not self.varies:
+            return self
+        kept = [kind for kind in sorted(self.faults) if kind in MEMBERS or rng.random() < 0.67]
+        return replace(
+            self,
+            faults={kind: self.faults[kind] for kind in kept} or self.faults,
+            fault_every_s=self.fault_every_s * rng.choice((0.5, 1.0, 2.0)),
+            think_s=self.think_s * rng.choice((1.0, 2.0, 5.0)),
+            readers=self.readers * rng.choice((1, 2)),
+            duration_s=self.duration_s * rng.choice((0.33, 0.67, 1.0)),
+        )
 
 
 MODES = {
@@ -56,6 +77,21 @@ MODES = {
             delay_s=0.02,
             delay_s_min=0.04,
             fsync_s=0.01,
+        ),
+        Mode(
+            "snapshots",
+            {
+                "absent": 5,
+                "isolate": 1,
+                "reset": 2,
+                "kill": 1,
+                "kill_leader": 1,
+                "kill_writing": 3,
+                "power_writing": 3,
+                **OTHER,
+            },
+            fault_every_s=0.8,
+            think_s=0.1,
         ),
         Mode("five", {**NETWORK, **PROCESS, **POWER, **OTHER}, nodes=5, fault_every_s=0.7),
         Mode(

@@ -9,6 +9,7 @@ direction's messages back. Every message is encoded and decoded: nothing is shar
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from functools import partial
 from random import Random
@@ -62,6 +63,8 @@ class Connection:
         self.is_open = True
         self.is_refused = False
         self.arrives_at = 0.0
+        self.sending = f"{source.id}→{target.id}"
+        self.taking = f"{target.id}←{source.id}"
         self.under_way: deque[tuple[bytes, bytes]] = deque()
 
 
@@ -162,9 +165,10 @@ class Network:
         return self._cut_until.get((source, target), 0.0) > self._scheduler.now
 
     def _delay(self) -> float:
-        delay_s = self._delay_s_min + self._rng.expovariate(1 / self._delay_s)
-        if self._rng.random() < LATE_SHARE:
-            delay_s += self._rng.random() * LATE_S
+        random = self._rng.random
+        delay_s = self._delay_s_min - math.log(1.0 - random()) * self._delay_s
+        if random() < LATE_SHARE:
+            delay_s += random() * LATE_S
         return delay_s
 
     def _dial_after(self, source: Endpoint, life: int, peer: str, delay_s: float) -> None:
@@ -209,8 +213,9 @@ class Network:
 
     def _send(self, connection: Connection, message: Message) -> None:
         self.messages += 1
-        connection.under_way.append(encode_frame(message))
-        self._trace.add(f"{connection.source.id}→{connection.target.id} {_brief(message)}")
+        frame = encode_frame(message)
+        connection.under_way.append(frame)
+        self._trace.add_digest(connection.sending, frame[0], partial(_brief, message))
         arrives_at = self._scheduler.now + self._delay()
         connection.arrives_at = max(arrives_at, connection.arrives_at + 1e-6)
         self._scheduler.at(connection.arrives_at, partial(self._arrive, connection))
@@ -228,13 +233,13 @@ class Network:
             if target.inbox is not None:
                 self._break(connection)
             return
-        _, digest = FRAME_HEAD.unpack(head)
-        target.enter(partial(self._deliver, connection, body, digest))
+        target.enter(partial(self._deliver, connection, head, body))
 
-    def _deliver(self, connection: Connection, body: bytes, digest: int) -> None:
+    def _deliver(self, connection: Connection, head: bytes, body: bytes) -> None:
         source, target = connection.source.id, connection.target
         inbox = target.inbox
         assert inbox is not None
+        _, digest = FRAME_HEAD.unpack(head)
         message = decode_message(memoryview(body), digest)
         if isinstance(message, Hello):
             if why_refused(message, target.members, None) is not None:
@@ -253,7 +258,7 @@ class Network:
         elif self._inbound.get((target.id, source)) is connection:
             if self._rng.random() < 0.02:
                 inbox.still_receiving(source)
-            self._trace.add(f"{target.id}←{source} {_brief(message)}")
+            self._trace.add_digest(connection.taking, head, partial(_brief, message))
             inbox.receive(source, message)
 
 

@@ -81,6 +81,8 @@ class SimNode:
         self._clock = clock
         self._limits = replace(LIMITS, scrub_bytes_per_s=world.mode.scrub_bytes_per_s)
         self._paused_until = 0.0
+        self._held: list[Step] = []
+        """What is to be done as soon as the process runs on."""
         self._applied_waiters: list[tuple[int, Step]] = []
 
     # ---- the process's life
@@ -119,12 +121,15 @@ class SimNode:
         self.life += 1
         self._world.trace.add(f"{self.id} starts, life {self.life}")
         self.disk.is_usable = True
+        previous, self._world.clock = self._world.clock, self._clock
         try:
-            with self._world.on(self._clock):
-                self.process = self._compose(recover(self._config(), self.disk))
+            self.process = self._compose(recover(self._config(), self.disk))
         except Stopped:
             self._world.trace.add(f"{self.id} stopped while it recovered")
-            self.disk.end_process()
+            if self._world.rng.random() < 0.5:
+                self.disk.lose_power()
+            else:
+                self.disk.end_process()
             self.start_after(0.1)
             return
         except OSError as error:
@@ -134,6 +139,7 @@ class SimNode:
             self._world.checks.violate("cannot start", f"{self.id}: {error!r}")
             return
         finally:
+            self._world.clock = previous
             self.disk.is_usable = False
         self.incarnation = self.process.recovered.folder.incarnation
         for _, damage in self.process.recovered.stream_files.found_damaged:
@@ -215,8 +221,12 @@ class SimNode:
     def _reopen(self, life: int) -> None:
         """A snapshot was fetched: recover from it, as after a restart."""
         if self.process is not None and self.life == life:
-            self._world.trace.add(f"{self.id} opens a snapshot")
+            world = self._world
+            world.trace.add(f"{self.id} opens a snapshot")
             self._end(power=False)
+            if "kill_writing" in world.mode.faults and not world.is_healing:
+                # Few steps, once in a while: a stop just then has to be aimed at.
+                self.disk.stop_after = world.rng.choice((None, world.rng.randint(0, 30)))
             self.start()
 
     def kill(self, *, power: bool) -> None:
@@ -229,6 +239,7 @@ class SimNode:
         self.process = None
         self._applied_waiters.clear()
         self._paused_until = 0.0
+        self._held.clear()
         self._world.network.process_died(self, silently=power)
         if power:
             self.disk.lose_power()
@@ -242,8 +253,8 @@ class SimNode:
             return
         self._world.trace.add(f"{self.id} is stopped in order")
         process.is_stopping = True
-        process.engine.hand_over(None)
         life = self.life
+        self.enter(lambda: ignore(process.engine.hand_over(None)))
 
         def checkpoint() -> None:
             if not process.engine.stopped:
@@ -271,6 +282,18 @@ class SimNode:
         """The process stands still: nothing of it runs."""
         self._world.trace.add(f"{self.id} stands still for {duration_s:.3f} s")
         self._paused_until = max(self._paused_until, self._world.scheduler.now + duration_s)
+        self._world.scheduler.at(self._paused_until, self._wake)
+
+    def resume(self) -> None:
+        self._paused_until = 0.0
+        self._wake()
+
+    def _wake(self) -> None:
+        """What came meanwhile happens now, in its order."""
+        if self._world.scheduler.now >= self._paused_until:
+            held, self._held = self._held, []
+            for step in held:
+                step()
 
     def set_disk_slow(self, delay_s: float) -> None:
         """Every job on the disk takes this much longer from now on."""
@@ -282,16 +305,22 @@ class SimNode:
 
     def enter(self, step: Step, life: int | None = None) -> None:
         """Run `step` as the process that runs now, or as that of `life` if it is the same."""
-        if self.process is None or life not in (None, self.life):
+        process, world = self.process, self._world
+        if process is None or (life is not None and life != self.life):
             return
-        now = self._world.scheduler.now
-        if now < self._paused_until:
-            self._world.scheduler.at(self._paused_until, partial(self.enter, step, self.life))
+        if world.scheduler.now < self._paused_until:
+            self._held.append(partial(self.enter, step, self.life))
             return
-        with self._world.on(self._clock):
+        previous, world.clock = world.clock, self._clock
+        try:
             step()
+            soon = process.runtime.soon
+            while soon and self.process is process:
+                soon.popleft()()
+        finally:
+            world.clock = previous
         if self.process is not None:
-            self._world.checks.look(self)
+            world.checks.look(self)
 
     def stopped_writing(self) -> None:
         self._world.trace.add(f"{self.id} stopped while it wrote")
@@ -391,3 +420,7 @@ class SimNode:
                 then(found)
 
         process.runtime.run(Lane.STREAMS, job, done)
+
+
+def ignore(accepted: bool) -> None:
+    """Whether leadership can be handed over is the cluster's business."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from random import Random
 from typing import Any
 
@@ -17,6 +18,7 @@ from .. import catchup, engine, following, raft, snapshot_source
 BOUNDS: list[tuple[Any, str, Any]] = [
     (raft, "BATCH_BYTES", 4 << 10),
     (raft, "WINDOW_BYTES", 24 << 10),
+    (raft, "CAUGHT_UP_BYTES", 2 << 10),
     (following, "APPLY_BYTES", 16 << 10),
     (engine, "LOAD_BYTES", 4 << 10),
     (catchup, "PIECE_BYTES", 3 << 10),
@@ -61,4 +63,9 @@ def patched(monotonic: Callable[[], float], seed: int) -> Iterator[None]:
 
 def _stable_hash(node: Node) -> int:
     """pysyncobj iterates over sets of nodes: their order must not hang on Python's hash seed."""
-    return zlib.crc32(node.id.encode())
+    return _stable_hash_of(node._id)
+
+
+@cache
+def _stable_hash_of(node_id: str) -> int:
+    return zlib.crc32(node_id.encode())

@@ -30,9 +30,15 @@ class Reader:
         if self._world.is_healing:
             return
         self._world.scheduler.after(self._rng.expovariate(1 / READ_EVERY_S), self.begin)
-        node = self._world.nodes[self._rng.choice(self._world.node_ids)]
+        node = self._world.nodes[self._rng.choice(self._candidates())]
         read = self._rng.choice((self._linearizable, self._after_token, self._local))
         node.enter(partial(read, node))
+
+    def _candidates(self) -> list[str]:
+        """All nodes, or those that say they lead: one of them may be wrong."""
+        world = self._world
+        leaders = [node.id for node in world.nodes.values() if node.is_leader]
+        return leaders if leaders and self._rng.random() < 0.4 else world.node_ids
 
     def _linearizable(self, node: SimNode) -> None:
         """Ask for an index, wait for it, read: everything acknowledged by now must be there."""

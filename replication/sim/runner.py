@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from random import Random
 
 from ...storage.batch import Batch
-from ..stream import Stream
+from ...storage.errors import StorageError
 from .checks import Checks, Violation
 from .clients import STREAMS, Appender, StreamOwner
 from .clock import NodeClock
@@ -27,6 +28,8 @@ CONVERGENCE_S = 30.0
 MESSAGES_TO_CONVERGE = 1000
 """… and the time that so many messages take: a snapshot is fetched in very small pieces here."""
 PACKAGE = "cute_logger"
+MAY_COMPLAIN = ("cute_logger.replication.catchup",)
+"""What was fetched before a power loss may be torn after it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +57,9 @@ def simulate(mode: str | Mode, seed: int, *, lines_max: int | None = LINES_KEPT)
     """Play seed `seed` of a mode; the same seed gives the same result, in any process."""
     chosen = MODES[mode] if isinstance(mode, str) else mode
     world = World(seed, chosen, lines_max)
-    with patched(world.monotonic, seed), _quiet():
-        simulation = Simulation(world)
+    simulation = Simulation(world)
+    listening = _listening(world.checks)
+    with patched(world.monotonic, seed), listening, _no_collection():
         simulation.run()
     return simulation.result()
 
@@ -80,7 +84,7 @@ class Simulation:
         for client in self._clients():
             world.scheduler.after(world.rng.uniform(0.5, 1.5), client.begin)
         self._faults.begin()
-        self._run_until(world.mode.duration_s)
+        world.scheduler.run_until(world.mode.duration_s)
         world.trace.add("faults end")
         world.is_healing = True
         self._faults.heal()
@@ -96,12 +100,6 @@ class Simulation:
         for number in range(world.mode.readers):
             yield Reader(world, Random(f"reader {number} {seed}"), self._history)
 
-    def _is_over(self) -> bool:
-        return bool(self._world.checks.violations)
-
-    def _run_until(self, end: float) -> None:
-        self._world.scheduler.run_until(end, self._is_over)
-
     # ---- the end
 
     def _lose_all_power(self) -> None:
@@ -113,14 +111,14 @@ class Simulation:
             self._check_end()
 
     def _converge(self) -> bool:
-        world = self._world
+        world, scheduler = self._world, self._world.scheduler
         delay_s = world.mode.delay_s_min + world.mode.delay_s
-        end = world.scheduler.now + CONVERGENCE_S + MESSAGES_TO_CONVERGE * delay_s
-        while not self._is_over():
-            self._run_until(world.scheduler.now + 0.25)
-            if not self._is_over() and self._has_converged():
+        end = scheduler.now + CONVERGENCE_S + MESSAGES_TO_CONVERGE * delay_s
+        while not scheduler.is_over:
+            scheduler.run_until(scheduler.now + 0.25)
+            if not scheduler.is_over and self._has_converged():
                 return True
-            if world.scheduler.now >= end:
+            if scheduler.now >= end:
                 text = "; ".join([*map(_describe, self._nodes()), *self._faults.rot.describe()])
                 world.checks.violate("no convergence", text)
         return False
@@ -156,53 +154,48 @@ class Simulation:
 
     def _check_end(self) -> None:
         checks = self._world.checks
-        states = {node.id: self._state(node) for node in self._members()}
-        first, *others = states
+        first, *others = self._members()
+        batches = self._batches(first)
+        state = self._state(first, batches)
         for other in others:
-            if states[other] != states[first]:
-                checks.violate("nodes differ in the end", f"{first} and {other}")
-        self._history.check(checks, self._contents(self._members()[0]))
+            if self._state(other, self._batches(other)) != state:
+                checks.violate("nodes differ in the end", f"{first.id} and {other.id}")
+        self._history.check(checks, {name: _values(batches.get(name, [])) for name in STREAMS})
 
-    def _state(self, node: SimNode) -> object:
+    def _state(self, node: SimNode, batches: dict[str, list[Batch]]) -> object:
         """All of a node's replicated state that can be compared, with the bytes of its files."""
         process = node.process
         assert process is not None
         machine = process.recovered.machine
+        return {
+            name: (
+                stream.id,
+                stream.log_start_offset,
+                stream.next_offset,
+                stream.segments.rows(),
+                stream.chain,
+                stream.keys.dump(),
+                [bytes(batch.data) for batch in batches.get(name, [])],
+            )
+            for name, stream in sorted(machine.streams.items())
+        }, machine.producers.dump()
+
+    def _batches(self, node: SimNode) -> dict[str, list[Batch]]:
+        """All batches of all streams, from their files."""
+        assert node.process is not None
+        recovered = node.process.recovered
+        found: dict[str, list[Batch]] = {}
         node.disk.is_usable = True
         try:
-            return {
-                name: (
-                    stream.id,
-                    stream.log_start_offset,
-                    stream.next_offset,
-                    stream.segments.rows(),
-                    stream.chain,
-                    stream.keys.dump(),
-                    [bytes(batch.data) for batch in self._batches(node, stream)],
-                )
-                for name, stream in sorted(machine.streams.items())
-            }, machine.producers.dump()
+            for name, stream in recovered.machine.streams.items():
+                start = stream.log_start_offset
+                found[name] = recovered.stream_files.read(stream.id, start, 1 << 30)
+                self._world.checks.check_batches(node.id, stream.id, found[name])
+        except StorageError as error:
+            self._world.checks.violate("unreadable", f"{node.id}: {error!r}")
         finally:
             node.disk.is_usable = False
-
-    def _batches(self, node: SimNode, stream: Stream) -> list[Batch]:
-        """All batches of a stream, from its files."""
-        assert node.process is not None
-        files = node.process.recovered.stream_files
-        batches = files.read(stream.id, stream.log_start_offset, 1 << 30)
-        self._world.checks.check_batches(node.id, stream.id, batches)
-        return batches
-
-    def _contents(self, node: SimNode) -> dict[str, list[bytes]]:
-        assert node.process is not None
-        contents: dict[str, list[bytes]] = {}
-        node.disk.is_usable = True
-        for name in STREAMS:
-            stream = node.process.recovered.machine.streams.get(name)
-            batches = self._batches(node, stream) if stream is not None else []
-            contents[name] = [value for batch in batches for value in values_in(batch.body)]
-        node.disk.is_usable = False
-        return contents
+        return found
 
     def result(self) -> Result:
         world, checks = self._world, self._world.checks
@@ -211,7 +204,7 @@ class Simulation:
             seed=world.seed,
             trace_hash=world.trace.hexdigest(),
             violations=checks.violations,
-            lines=list(world.trace.lines),
+            lines=world.trace.lines(),
             virtual_s=world.scheduler.now,
             steps=world.scheduler.steps,
             acked=len(self._history.acked()),
@@ -221,6 +214,10 @@ class Simulation:
             lives=sum(node.life for node in self._nodes()),
             checked_durable=checks.checked_durable,
         )
+
+
+def _values(batches: list[Batch]) -> list[bytes]:
+    return [value for batch in batches for value in values_in(batch.body)]
 
 
 def _describe(node: SimNode) -> str:
@@ -235,12 +232,42 @@ def _describe(node: SimNode) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Whoever wants to see what the nodes log has the trace instead."""
-    logger = logging.getLogger(PACKAGE)
-    level = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
+def _no_collection() -> Iterator[None]:
+    """A seed is short: its rubbish is collected once, at its end."""
+    was_enabled = gc.isenabled()
+    gc.disable()
     try:
         yield
     finally:
+        if was_enabled:
+            gc.enable()
+            gc.collect()
+
+
+class Complaints(logging.Handler):
+    """No simulated disk rots: a node that finds damage, and may repair it, has found a bug."""
+
+    def __init__(self, checks: Checks) -> None:
+        super().__init__(logging.ERROR)
+        self._checks = checks
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno == logging.ERROR and record.name not in MAY_COMPLAIN:
+            facts = getattr(record, "reason", "")
+            self._checks.violate("damage", f"{record.getMessage()}: {facts}")
+
+
+@contextmanager
+def _listening(checks: Checks) -> Iterator[None]:
+    """Whoever wants to see what the nodes log has the trace instead; but no complaint is missed."""
+    logger, handler = logging.getLogger(PACKAGE), Complaints(checks)
+    level, propagate = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.ERROR)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
         logger.setLevel(level)
+        logger.propagate = propagate

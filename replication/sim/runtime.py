@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -15,6 +16,7 @@ from .disk import SimDisk, Stopped
 from .scheduler import Scheduler, Step
 
 T = TypeVar("T")
+_UNSET: Any = object()
 
 TIMER_LATE_S = 0.001
 """Timers fire up to this much late."""
@@ -35,6 +37,29 @@ class Host(Protocol):
         """The loop has been told that a job raised this."""
 
 
+class Done(Future[Any]):
+    """A future whose end nobody waits for: none of the locks of a real one."""
+
+    def __init__(self) -> None:
+        self._result = _UNSET
+        self._exception: BaseException | None = None
+
+    def set_result(self, result: Any) -> None:
+        self._result = result
+
+    def set_exception(self, exception: BaseException | None) -> None:
+        self._exception = exception
+
+    def result(self, timeout: float | None = None) -> Any:
+        if self._exception is not None:
+            raise self._exception
+        assert self._result is not _UNSET, "the job has not ended"
+        return self._result
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        return self._exception
+
+
 class SimRuntime:
     def __init__(
         self,
@@ -49,6 +74,8 @@ class SimRuntime:
     ) -> None:
         self.disk_slow_s = 0.0
         """Added to every job while the disk is slow."""
+        self.soon: deque[Step] = deque()
+        """Whoever has the process do something runs these before anything else happens."""
         self._host = host
         self._life = host.life
         self._scheduler = scheduler
@@ -63,7 +90,7 @@ class SimRuntime:
         return self._wall_ms()
 
     def call_soon(self, callback: Step) -> None:
-        self._scheduler.at(self._scheduler.now, partial(self._host.enter, callback, self._life))
+        self.soon.append(callback)
 
     def call_at(self, when: float, callback: Step) -> None:
         late_s = self._rng.random() * TIMER_LATE_S
@@ -85,12 +112,13 @@ class SimRuntime:
 
     def _latency(self) -> float:
         """Half of what a job takes: its effect comes in the middle."""
-        return 0.0001 + self._rng.expovariate(2 / self._fsync_s) + self.disk_slow_s / 2
+        varying_s = -math.log(1.0 - self._rng.random()) * self._fsync_s / 2
+        return 0.0001 + varying_s + self.disk_slow_s / 2
 
     def _execute(
         self, lane: Lane, job: Callable[[], Any], done: Callable[[Future[Any]], None]
     ) -> None:
-        future: Future[Any] = Future()
+        future = Done()
         self._disk.is_usable = True
         try:
             future.set_result(job())

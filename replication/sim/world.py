@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -22,7 +20,7 @@ WALL_START_MS = 1_700_000_000_000
 class World:
     def __init__(self, seed: int, mode: Mode, lines_max: int | None) -> None:
         self.seed = seed
-        self.mode = mode
+        self.mode = mode = mode.drawn(Random(f"mode {mode.name} {seed}"))
         self.rng = Random(f"{mode.name} {seed}")
         self.scheduler = Scheduler()
         self.trace = Trace(self.scheduler, lines_max)
@@ -40,23 +38,14 @@ class World:
         self.checks: Checks
         self.is_healing = False
         """Faults and new requests have ended."""
-        self._clock = NodeClock(0.0, 1.0)
+        self.clock = NodeClock(0.0, 1.0)
+        """That of whichever node runs now: the time that code sees."""
 
     def monotonic(self) -> float:
-        """The monotonic clock of whichever node runs now."""
-        return self._clock.read(self.scheduler.now)
+        return self.clock.read(self.scheduler.now)
 
     def wall_ms(self) -> int:
         return WALL_START_MS + int(self.scheduler.now * 1000)
-
-    @contextmanager
-    def on(self, clock: NodeClock) -> Iterator[None]:
-        """For the time of the block, `clock` is the time that code sees."""
-        previous, self._clock = self._clock, clock
-        try:
-            yield
-        finally:
-            self._clock = previous
 
     def leader(self) -> SimNode | None:
         """The node that leads in the latest term, as far as nodes believe in themselves."""

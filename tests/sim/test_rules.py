@@ -16,11 +16,14 @@ from cute_logger.replication import gate as gate_module
 from cute_logger.replication.barrier import ReadBarrier
 from cute_logger.replication.config import Timing
 from cute_logger.replication.gate import Gate
+from cute_logger.replication.introductions import why_refused
 from cute_logger.replication.journal import RaftJournal
-from cute_logger.replication.members import Config, Member, Members
+from cute_logger.replication.members import Config, Member, Members, added
 from cute_logger.replication.messages import (
+    PROTOCOL,
     AppendEntries,
     AppendReply,
+    Hello,
     Message,
     PreVoteReply,
     PreVoteRequest,
@@ -370,6 +373,47 @@ def an_entry_in_the_place_of_a_durable_one_is_not_durable(lone: Lone) -> bool:
     return not early
 
 
+def a_learner_becomes_a_voter_once_it_has_caught_up(lone: Lone) -> bool:
+    term = lone.lead()
+
+    def commit() -> None:
+        for _ in range(3):
+            lone.flush()
+            for peer in ("n1", "n2"):
+                lone.tell(peer, AppendReply(term, 1, lone.journal.last_index + 1, success=True))
+
+    commit()
+    newest = lone.core.members.newest
+    lone.core.introduced("n5", "its disk")
+    lone.core.change_members(added(newest, "n5", ("n5", 0), as_voter=True))
+    commit()
+    early = lone.core.members.newest.voters()
+    lone.tell("n5", AppendReply(term, 1, lone.journal.last_index + 1, success=True))
+    commit()
+    assert lone.core.members.newest.voters()["n5"] == "its disk"
+    return "n5" not in early
+
+
+def another_disk_under_a_voters_id_does_not_count(lone: Lone) -> bool:
+    term = lone.lead()
+    lone.flush()
+    lone.core.introduced("n1", "another disk")
+    for peer in ("n1", "n2"):
+        lone.tell(peer, AppendReply(term, 1, 2, success=True))
+    early = lone.core.commit_index()
+    lone.tell("n3", AppendReply(term, 1, 2, success=True))
+    assert lone.core.commit_index() == 1
+    return early == 0
+
+
+def a_leader_is_heard_that_only_an_uncommitted_list_leaves_out(lone: Lone) -> bool:
+    """It would truncate that list, and cannot if it is turned away."""
+    members = lone.core.members
+    members.add(7, members.newest.without("n1"))
+    hello = Hello(PROTOCOL, "n1", None, None, "", ("n1", 0), 0, "n0")
+    return why_refused(hello, members, None) is None
+
+
 def _unchecked_reply(patch: pytest.MonkeyPatch) -> None:
     original = RaftCore._on_append_reply
 
@@ -494,6 +538,22 @@ def _one_node_is_a_majority(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(RaftCore, "_quorum", lambda self, count: count >= 2)
 
 
+def _any_disk_is_seated(patch: pytest.MonkeyPatch) -> None:
+    def seat(self: RaftCore) -> None:
+        self._seated = set(self._others)
+
+    patch.setattr(RaftCore, "_seat", seat)
+    patch.setattr(RaftCore, "introduced", lambda self, peer, incarnation: None)
+
+
+def _only_the_newest_list(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Members, "may_be", lambda self, node: self.newest.get(node) is not None)
+
+
+def _learners_are_always_ready(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(RaftCore, "_is_caught_up", lambda self, peer: True)
+
+
 def _only(*promises: type[Message]) -> Break:
     return lambda patch: patch.setattr(gate_module, "PROMISES", promises)
 
@@ -520,6 +580,9 @@ RULES: list[tuple[Rule, Break]] = [
     (an_entry_in_the_place_of_a_durable_one_is_not_durable, _durable_index_stays),
     (an_answer_to_an_earlier_process_is_not_taken, _questions_counted_from_one),
     (a_cold_read_from_before_a_truncation_is_not_used, _truncation_unnoticed),
+    (another_disk_under_a_voters_id_does_not_count, _any_disk_is_seated),
+    (a_leader_is_heard_that_only_an_uncommitted_list_leaves_out, _only_the_newest_list),
+    (a_learner_becomes_a_voter_once_it_has_caught_up, _learners_are_always_ready),
 ]
 NAMES = [rule.__name__ for rule, _ in RULES]
 

@@ -17,6 +17,7 @@ SEEDS = {
     "rot": 4,
     "evil": 8,
     "members": 6,
+    "snapshots": 4,
 }
 RUNS = [(mode, seed) for mode, count in SEEDS.items() for seed in range(1000, 1000 + count)]
 

@@ -1,0 +1,234 @@
+"""Rules of snapshots and of the log behind them that chance tests too rarely, each with a bug that
+breaks it: the rule holds, and does not hold with the bug.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from functools import partial
+from random import Random
+
+import pytest
+
+from cute_logger.replication import upstream
+from cute_logger.replication.catchup import Catchup
+from cute_logger.replication.config import Limits
+from cute_logger.replication.install import BadSnapshot, Held, Piece, Staging
+from cute_logger.replication.jobs import Jobs
+from cute_logger.replication.journal import RaftJournal
+from cute_logger.replication.measures import Measures
+from cute_logger.replication.messages import SnapshotData, SnapshotOffer, SnapshotRead
+from cute_logger.replication.persistence import Persistence
+from cute_logger.replication.recovery import recover
+from cute_logger.replication.runtime import Lane
+from cute_logger.replication.sim.disk import SimDisk, Stopped
+from cute_logger.replication.sim.runtime import Done
+from cute_logger.storage import wal_recovery
+from cute_logger.storage.errors import StorageError
+from cute_logger.storage.wal import Wal
+from support.installs import CONFIG, THERE, fetched, grown, is_whole, payload
+from support.mutations.registry import Break
+from support.mutations.snapshots import put_in_place_by_half
+
+Rule = Callable[[], bool]
+PINNED = 12
+
+
+def a_stop_in_the_middle_leaves_the_old_state_or_the_new_one() -> bool:
+    for change in range(60):
+        disk, staging, pieces, held = fetched(change)
+        staging.commit(pieces, held)
+        disk.end_process()
+        disk.stop_after = change
+        try:
+            recover(CONFIG, disk)
+        except Stopped:
+            disk.end_process()
+            try:
+                if not is_whole(recover(CONFIG, disk), THERE):
+                    return False
+            except StorageError:
+                return False
+        else:
+            return change > 10
+    raise AssertionError("an installation of so many changes")
+
+
+def a_flipped_bit_is_noticed() -> bool:
+    _, staging, pieces, held = fetched(0)
+    staging.write_piece(pieces[1], pieces[1].start + 700, b"\xff")
+    try:
+        staging.commit(pieces, held)
+    except BadSnapshot:
+        return True
+    return False
+
+
+def a_log_that_does_not_follow_is_noticed() -> bool:
+    _, staging, pieces, held = fetched(0)
+    try:
+        staging.commit(pieces, {1: Held(held[1].state, bytes(15) + b"\1")})
+    except BadSnapshot:
+        return True
+    return False
+
+
+def a_piece_of_an_earlier_fetch_is_not_installed() -> bool:
+    disk, staging, pieces, held = fetched(0)
+    base_offset, size = held[1].state.segments[0]
+    staging.write_piece(Piece(1, base_offset, 0, size), 0, b"torn")
+    staging.commit(pieces, held)
+    disk.end_process()
+    return is_whole(recover(CONFIG, disk), THERE)
+
+
+def the_log_behind_a_snapshot_that_is_fetched_stays() -> bool:
+    disk, node = grown(0, 0)
+    wal = Wal.open("/data/other", files=disk, segment_bytes_max=4 << 10)
+    persistence = Persistence(
+        jobs=Jobs(AtOnce(), lambda step, *args: step(*args)),
+        machine=node.machine,
+        journal=RaftJournal(wal),
+        stream_files=node.stream_files,
+        folder=node.folder,
+        files=disk,
+        limits=Limits(wal_retain_bytes=1),
+        measures=Measures(),
+    )
+    for index in range(1, THERE + 1):
+        wal.append(index, 1, bytes(payload(index)))
+        node.machine.apply(index, 1, payload(index))
+        flush = wal.begin_flush()
+        assert flush is not None
+        flush.run()
+        wal.end_flush(flush)
+    persistence.poll(PINNED, is_synced=True)
+    persistence.checkpoint(lambda: None)
+    assert wal.first_index > 1, "nothing was dropped at all"
+    return wal.first_index <= PINNED + 1
+
+
+def what_a_failed_fsync_lost_is_written_again() -> bool:
+    disk = SimDisk(Random(1))
+    disk.is_usable = True
+    wal = Wal.open("/wal", files=disk)
+    wal.append(1, 1, b"x")
+    flush = wal.begin_flush()
+    assert flush is not None
+    disk.loses_on_failure, disk.failure_errno, disk.fail_after = True, errno.EIO, 1
+    with pytest.raises(OSError, match="Input/output error"):
+        flush.run()
+    disk.end_process()
+    index = Wal.open("/wal", files=disk).last_index
+    return Wal.open("/wal", files=disk.synced_only(without="")).last_index == index == 1
+
+
+def an_answer_for_the_former_snapshot_is_not_taken() -> bool:
+    disk, node = grown(0, 10)
+    sent: list[SnapshotRead] = []
+    runtime = InTurn()
+    catchup = Catchup(
+        Staging(disk, node.folder),
+        node.stream_files,
+        Jobs(runtime, lambda step, *args: step(*args)),
+        lambda peer, message: sent.append(message),
+        lambda: None,
+        Limits().catchup_bytes_per_s,
+    )
+    catchup.offered("n2", SnapshotOffer(1, 1, 50, 1, size=100))
+    runtime.run_jobs()
+    catchup.offered("n2", SnapshotOffer(1, 2, 60, 1, size=200))
+    catchup.arrived("n2", SnapshotData(sent[-1].request, b"f" * 100))
+    runtime.run_jobs()
+    asked = [(read.index, read.position) for read in sent]
+    return asked == [(50, 0), (60, 0)]
+
+
+class AtOnce:
+    """A Runtime whose jobs are done when they are asked for."""
+
+    def wall_ms(self) -> int:
+        return 0
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        callback()
+
+    def call_at(self, when: float, callback: Callable[[], None]) -> None:
+        assert when > upstream.now()
+
+    def run(self, lane: Lane, job: Callable[[], object], done: Callable[[Done], None]) -> None:
+        future = Done()
+        future.set_result(job())
+        done(future)
+
+    def token(self) -> str:
+        return "0" * 32
+
+
+class InTurn(AtOnce):
+    """A Runtime whose jobs wait until the test has them done."""
+
+    def __init__(self) -> None:
+        self._waiting: list[Callable[[], None]] = []
+
+    def run(self, lane: Lane, job: Callable[[], object], done: Callable[[Done], None]) -> None:
+        self._waiting.append(partial(super().run, lane, job, done))
+
+    def run_jobs(self) -> None:
+        while self._waiting:
+            self._waiting.pop(0)()
+
+
+def _questions_kept(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Catchup, "_give_up", lambda self: None)
+
+
+def _not_verified(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Staging, "_verify", lambda self, pieces, held: None)
+
+
+def _others_stay(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Staging, "_remove_others", lambda self, pieces: None)
+
+
+def _pin_forgotten(patch: pytest.MonkeyPatch) -> None:
+    original = Persistence.poll
+
+    def poll(self: Persistence, pinned_index: int | None, *, is_synced: bool) -> None:
+        original(self, None, is_synced=is_synced)
+
+    patch.setattr(Persistence, "poll", poll)
+
+
+def _not_written_again(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(wal_recovery, "_write_again", lambda file, start, end: None)
+
+
+RULES: list[tuple[Rule, Break]] = [
+    (a_stop_in_the_middle_leaves_the_old_state_or_the_new_one, put_in_place_by_half),
+    (a_flipped_bit_is_noticed, _not_verified),
+    (a_log_that_does_not_follow_is_noticed, _not_verified),
+    (a_piece_of_an_earlier_fetch_is_not_installed, _others_stay),
+    (an_answer_for_the_former_snapshot_is_not_taken, _questions_kept),
+    (the_log_behind_a_snapshot_that_is_fetched_stays, _pin_forgotten),
+    (what_a_failed_fsync_lost_is_written_again, _not_written_again),
+]
+NAMES = [rule.__name__ for rule, _ in RULES]
+
+
+@pytest.mark.parametrize("rule", [rule for rule, _ in RULES], ids=NAMES)
+def test_holds(rule: Rule) -> None:
+    assert rule()
+
+
+@pytest.mark.parametrize(("rule", "break_it"), RULES, ids=NAMES)
+def test_is_noticed_when_broken(
+    rule: Rule, break_it: Break, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    break_it(monkeypatch)
+    try:
+        kept = rule()
+    except (StorageError, TypeError):
+        kept = False
+    assert not kept

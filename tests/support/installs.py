@@ -1,0 +1,84 @@
+"""A node that is behind, with another node's snapshot staged, on a simulated disk."""
+
+from __future__ import annotations
+
+from random import Random
+
+from cute_logger.replication import snapshot
+from cute_logger.replication.commands import CreateStream, encode_commands
+from cute_logger.replication.config import Limits, ReplicaConfig
+from cute_logger.replication.install import Held, Piece, Staging, plan
+from cute_logger.replication.recovery import Recovered, recover
+from cute_logger.replication.sim.disk import SimDisk
+from cute_logger.storage import checkpoint
+from cute_logger.storage.names import store_path
+from support.applied import Applied
+
+HERE, THERE = 20, 60
+"""What the node has applied, and what the snapshot covers."""
+SEGMENT_BYTES = 16 << 10
+CONFIG = ReplicaConfig("n1", "/data", ("n1", 0), {}, limits=Limits(wal_segment_bytes=1 << 20))
+
+
+def payload(index: int) -> memoryview:
+    if index == 1:
+        return memoryview(
+            encode_commands([CreateStream("s", {"segment.bytes": SEGMENT_BYTES}, index)])
+        )
+    return memoryview(encode_commands([Applied().batch(b"%06d" % index * 200)]))
+
+
+def grown(seed: int, last: int) -> tuple[SimDisk, Recovered]:
+    """A node that has applied, written and checkpointed entries 1 … last."""
+    disk = SimDisk(Random(seed))
+    disk.is_usable = True
+    node = recover(CONFIG, disk)
+    machine, files = node.machine, node.stream_files
+    for index in range(1, last + 1):
+        machine.apply(index, 1, payload(index))
+    for stream in machine.created:
+        files.create(stream.id)
+    taken = machine.take_unwritten()
+    files.write(taken)
+    machine.written(taken)
+    sections = snapshot.Snapshot(machine).sections(files.sync())
+    checkpoint.save(disk, node.folder.path, sections)
+    return disk, node
+
+
+def read_all(disk: SimDisk, path: str, start: int = 0) -> bytes:
+    file = disk.open(path)
+    return file.read_at(start, file.size() - start)
+
+
+def fetched(seed: int) -> tuple[SimDisk, Staging, list[Piece], dict[int, Held]]:
+    """A node that is behind and has everything staged."""
+    source, leader = grown(seed, THERE)
+    disk, node = grown(seed, HERE)
+    staging = Staging(disk, node.folder)
+    staging.begin()
+    staging.write_checkpoint(0, read_all(source, checkpoint.path_in(leader.folder.path)))
+    held = node.stream_files.held()
+    pieces = plan(snapshot.log_states(staging.checkpoint_sections()), held)
+    for piece in pieces:
+        path = store_path(leader.folder.stream_folder(piece.stream_id), piece.base_offset)
+        staging.write_piece(piece, piece.start, read_all(source, path, piece.start))
+    return disk, staging, pieces, held
+
+
+def values(node: Recovered) -> list[bytes | None]:
+    found: list[bytes | None] = []
+    while batches := node.stream_files.read(1, len(found), 1 << 20):
+        found += [record.value for batch in batches for record in batch.records()]
+    return found
+
+
+def is_whole(node: Recovered, index: int) -> bool:
+    """Is this the state after entry `index`, files and all?"""
+    expected = [b"%06d" % number * 200 for number in range(2, index + 1)]
+    return (
+        node.machine.applied_index == index
+        and node.machine.streams["s"].next_offset == len(expected)
+        and values(node) == expected
+        and node.wal.last_index >= index
+    )

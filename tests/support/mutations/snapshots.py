@@ -1,0 +1,89 @@
+"""What makes a checkpoint, a snapshot and a trim safe; and bugs that were there, put back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pytest
+
+from cute_logger.replication import install, recovery
+from cute_logger.replication.install import Held, Piece, Staging
+from cute_logger.replication.persistence import Persistence
+from cute_logger.replication.sim.modes import Mode
+from cute_logger.replication.snapshot import Snapshot
+from cute_logger.storage import checkpoint
+from cute_logger.storage.filesystem import FileSystem
+from cute_logger.storage.folder import DataFolder
+from cute_logger.storage.store import Store
+from support.mutations.files import state_of
+from support.mutations.registry import mutation
+
+STOPS = Mode(
+    "stops in the middle",
+    {"kill_writing": 3, "power_writing": 3},
+    fault_every_s=0.5,
+    varies=False,
+)
+
+
+@mutation("the checkpoint is saved before the segments are synced", "Persistence._save", "power")
+def _(patch: pytest.MonkeyPatch) -> None:
+    def save(self: Persistence, snapshot: Snapshot, deleted: list[int]) -> bool:
+        logs = self._stream_files._logs
+        states = {stream_id: state_of(log) for stream_id, log in logs.items()}
+        checkpoint.save(self._files, self._folder.path, snapshot.sections(states))
+        self._stream_files.sync()
+        self._stream_files.remove(deleted)
+        return True
+
+    patch.setattr(Persistence, "_save", save)
+
+
+@mutation("trimmed files go before the checkpoint that forgets them", "Persistence._save", STOPS)
+def _(patch: pytest.MonkeyPatch) -> None:
+    original = Persistence._save
+
+    def save(self: Persistence, snapshot: Snapshot, deleted: list[int]) -> bool:
+        self._stream_files.sync()
+        self._stream_files.remove(deleted)
+        return original(self, snapshot, deleted)
+
+    patch.setattr(Persistence, "_save", save)
+
+
+@mutation("a snapshot is put in place by half", "install.finish_install", "snapshots")
+def put_in_place_by_half(patch: pytest.MonkeyPatch) -> None:
+    def finish(files: FileSystem, folder: DataFolder) -> None:
+        """The checkpoint replaces the old one before all pieces are where they belong."""
+        fetched = checkpoint.path_in(folder.path) + install._FETCHED
+        if files.exists(fetched):
+            files.rename(fetched, checkpoint.path_in(folder.path))
+            files.sync_folder(folder.path)
+            for path in install._pieces(files, folder):
+                install._place(files, path)
+
+    patch.setattr(recovery, "finish_install", finish)
+
+
+@mutation("a fetched snapshot is committed before it is synced", "Staging._verify", "snapshots")
+def _(patch: pytest.MonkeyPatch) -> None:
+    original = Staging._verify
+
+    def verify(self: Staging, pieces: Sequence[Piece], held: Mapping[int, Held]) -> None:
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setattr(Store, "sync", lambda self: None)
+            original(self, pieces, held)
+
+    patch.setattr(Staging, "_verify", verify)
+
+
+@mutation("the log behind the checkpoint is dropped too", "Persistence._forget_log", "crashes")
+def _(patch: pytest.MonkeyPatch) -> None:
+    original = Persistence._forget_log
+
+    def forget_log(self: Persistence) -> None:
+        before, self._checkpoint_index = self._checkpoint_index, self.core.applied_index()
+        original(self)
+        self._checkpoint_index = before
+
+    patch.setattr(Persistence, "_forget_log", forget_log)
