@@ -21,7 +21,7 @@ from .measures import Measures
 from .runtime import Lane
 from .stream_files import StreamFiles
 
-PIECE_BYTES = 256 << 10
+PIECE_BYTES = 64 << 10
 STEP_BYTES_MIN = 16 << 10
 """What a job costs at least, however little it read."""
 FIRST_S = 10.0
