@@ -217,6 +217,9 @@ def finish_install(files: FileSystem, folder: DataFolder) -> None:
         return
     for path in _pieces(files, folder):
         _place(files, path)
+    for stream in files.listdir(folder.streams_folder):
+        # Also what a start before this one, cut short, has put in its place.
+        files.sync_folder(f"{folder.streams_folder}/{stream}")
     files.rename(fetched, checkpoint.path_in(folder.path))
     files.sync_folder(folder.path)
 
@@ -239,7 +242,6 @@ def _place(files: FileSystem, path: str) -> None:
     else:
         _append(files, path, target, start)
         files.remove(path)
-    files.sync_folder(stream_folder)
 
 
 def _append(files: FileSystem, piece: str, target: str, start: int) -> None:

@@ -1,5 +1,6 @@
-"""Seeds that found a bug. A later change may turn a seed into another run: its bug has a test of
-its own as well, named here.
+"""Seeds that found a bug. A later change may turn a seed into another run, as it has the first ones
+(see MUTATIONS.md for what notices their bugs now): its bug has a test of its own as well, named
+here.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from cute_logger.replication.sim.runner import simulate
 FOUND = {
     ("evil", 2000): (
         "An answer to what the former snapshot's fetch had asked was taken for one to the next's:"
-        " Catchup.offered forgets the question."
+        " test_snapshot_rules.py, an_answer_for_the_former_snapshot_is_not_taken."
     ),
     ("evil", 3): (
         "After a failed fsync the log's end was read from the page cache and trusted, and gone at"
@@ -21,7 +22,14 @@ FOUND = {
         "A piece that an earlier fetch had staged was installed, unverified, over a segment that"
         " the node had by then: test_install_crashes.py, test_a_piece_of_an_earlier_fetch…"
     ),
-    ("evil", 10027): "The same, with a piece that was torn.",
+    ("members", 709): (
+        "A follower with an uncommitted removal turned away the leader that would have truncated"
+        " it: test_introductions.py."
+    ),
+    ("members", 7): (
+        "A segment whose name nobody had synced, since the start that had put it in its place was"
+        " cut short: test_install_crashes.py, test_what_was_put_in_place_survives…"
+    ),
 }
 
 

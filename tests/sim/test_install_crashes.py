@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 
 from cute_logger.replication.install import BadSnapshot, Held, Piece, plan
@@ -47,6 +49,22 @@ def test_the_old_state_or_the_new_one_after_a_stop_at_any_change(power: bool) ->
         assert index == THERE or not is_committed, f"stopped at change {change}"
         outcomes.add(index)
     assert outcomes == {HERE, THERE}
+
+
+def test_what_was_put_in_place_survives_a_power_loss_after_a_start_that_was_cut_short() -> None:
+    """The process that goes on finds files in their places whose names nobody has synced."""
+    for change in range(changes_in_all()):
+        for seed in range(5):
+            disk, staging, pieces, held = fetched(seed)
+            staging.commit(pieces, held)
+            disk.end_process()
+            disk.stop_after = change
+            with suppress(Stopped):
+                recover(CONFIG, disk)
+            disk.end_process()
+            recover(CONFIG, disk)
+            disk.lose_power()
+            assert is_whole(recover(CONFIG, disk), THERE), f"stopped at change {change}"
 
 
 def test_a_piece_of_an_earlier_fetch_that_is_not_wanted_any_more_is_not_installed() -> None:

@@ -205,7 +205,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
 # ---- what clients are told
 
 
-@mutation("an unknown outcome is called a refusal", "coalescer.Entry.unknown", "crashes")
+@mutation("an unknown outcome is called a refusal", "coalescer.Entry.unknown", "network")
 def _(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ProposedEntry, "unknown", lambda self: self._fail(NoLeader("not written")))
 
