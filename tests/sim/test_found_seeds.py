@@ -22,6 +22,10 @@ FOUND = {
         " the node had by then: test_install_crashes.py, test_a_piece_of_an_earlier_fetch…"
     ),
     ("evil", 10027): "The same, with a piece that was torn.",
+    ("evil", 5019): (
+        "A stream's folder was made by a process that ended before its name was durable, and the"
+        " next one took it for durable: test_stream_files.py."
+    ),
 }
 
 
