@@ -91,6 +91,8 @@ class Log:
         try:
             if not files.exists(folder):
                 files.make_folder(folder)
+            if vouched is None or not vouched.segments:
+                # An earlier process may have made it, and ended before its name was durable.
                 log._unsynced_folders.append(posixpath.dirname(folder) or ".")
             if vouched is None:
                 log._open_found()

@@ -354,7 +354,7 @@ def test_a_reopened_log_syncs_what_an_earlier_process_left_in_the_cache(tmp_path
     disk = WatchedDisk()
     with Log.open(f"{tmp_path}/log", files=disk) as log:
         log.sync()
-    assert disk.synced_names() == [f"{0:020d}.log", "log"]
+    assert disk.synced_names() == [f"{0:020d}.log", tmp_path.name, "log"]
 
 
 def test_a_checkpointed_log_keeps_few_files_open_however_many_it_fills(tmp_path: Path) -> None:
