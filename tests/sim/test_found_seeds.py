@@ -29,7 +29,7 @@ FOUND = {
     ("members", 7): (
         "A segment whose name nobody had synced, since the start that had put it in its place was"
         " cut short: test_install_crashes.py, test_what_was_put_in_place_survives…"
-    ("evil", 10027): "The same, with a piece that was torn.",
+    ),
     ("evil", 5019): (
         "A stream's folder was made by a process that ended before its name was durable, and the"
         " next one took it for durable: test_stream_files.py."
