@@ -339,6 +339,21 @@ def an_index_for_a_read_waits_for_a_majority(lone: Lone) -> bool:
     return not early
 
 
+def an_index_for_a_read_covers_what_earlier_leaders_committed(lone: Lone) -> bool:
+    lone.follow(1, 1, 1)
+    term = lone.lead()
+    lone.flush()
+    first_of_term = lone.journal.last_index
+    answers: list[int | None] = []
+    lone.core.read_index(answers.append)
+    lone.core.doTick(0.0)
+    sent = max(message.sequence for _, message in lone.take(AppendEntries))
+    for peer in ("n1", "n2"):
+        lone.tell(peer, AppendReply(term, sent, 1, success=True))
+    (index,) = answers
+    return index is not None and index >= first_of_term
+
+
 def a_cold_read_from_before_a_truncation_is_not_used(lone: Lone) -> bool:
     lone.follow(1, 1, 1)
     before = lone.journal.wal.load(1, 1 << 20)()
@@ -538,6 +553,17 @@ def _one_node_is_a_majority(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(RaftCore, "_quorum", lambda self, count: count >= 2)
 
 
+def _only_what_is_known_to_be_committed(patch: pytest.MonkeyPatch) -> None:
+    original = RaftCore.read_index
+
+    def read_index(self: RaftCore, answer: Callable[[int | None], None]) -> None:
+        noop, self._noop_index = self._noop_index, 0
+        original(self, answer)
+        self._noop_index = noop
+
+    patch.setattr(RaftCore, "read_index", read_index)
+
+
 def _any_disk_is_seated(patch: pytest.MonkeyPatch) -> None:
     def seat(self: RaftCore) -> None:
         self._seated = set(self._others)
@@ -577,6 +603,10 @@ RULES: list[tuple[Rule, Break]] = [
     (a_longer_log_is_not_committed_unseen, _commits_unseen),
     (an_old_leader_is_told_of_its_end, _no_answer_to_old_leaders),
     (an_index_for_a_read_waits_for_a_majority, _one_node_is_a_majority),
+    (
+        an_index_for_a_read_covers_what_earlier_leaders_committed,
+        _only_what_is_known_to_be_committed,
+    ),
     (an_entry_in_the_place_of_a_durable_one_is_not_durable, _durable_index_stays),
     (an_answer_to_an_earlier_process_is_not_taken, _questions_counted_from_one),
     (a_cold_read_from_before_a_truncation_is_not_used, _truncation_unnoticed),

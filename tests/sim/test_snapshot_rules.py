@@ -13,6 +13,7 @@ import pytest
 
 from cute_logger.replication import upstream
 from cute_logger.replication.catchup import Catchup
+from cute_logger.replication.commands import TrimStream, encode_commands
 from cute_logger.replication.config import Limits
 from cute_logger.replication.install import BadSnapshot, Held, Piece, Staging
 from cute_logger.replication.jobs import Jobs
@@ -20,7 +21,7 @@ from cute_logger.replication.journal import RaftJournal
 from cute_logger.replication.measures import Measures
 from cute_logger.replication.messages import SnapshotData, SnapshotOffer, SnapshotRead
 from cute_logger.replication.persistence import Persistence
-from cute_logger.replication.recovery import recover
+from cute_logger.replication.recovery import Recovered, recover
 from cute_logger.replication.runtime import Lane
 from cute_logger.replication.sim.disk import SimDisk, Stopped
 from cute_logger.replication.sim.runtime import Done
@@ -29,7 +30,7 @@ from cute_logger.storage.errors import StorageError
 from cute_logger.storage.wal import Wal
 from support.installs import CONFIG, THERE, fetched, grown, is_whole, payload
 from support.mutations.registry import Break
-from support.mutations.snapshots import put_in_place_by_half
+from support.mutations.snapshots import put_in_place_by_half, trimmed_files_go_first
 
 Rule = Callable[[], bool]
 PINNED = 12
@@ -83,10 +84,8 @@ def a_piece_of_an_earlier_fetch_is_not_installed() -> bool:
     return is_whole(recover(CONFIG, disk), THERE)
 
 
-def the_log_behind_a_snapshot_that_is_fetched_stays() -> bool:
-    disk, node = grown(0, 0)
-    wal = Wal.open("/data/other", files=disk, segment_bytes_max=4 << 10)
-    persistence = Persistence(
+def persistence_of(node: Recovered, wal: Wal, disk: SimDisk) -> Persistence:
+    return Persistence(
         jobs=Jobs(AtOnce(), lambda step, *args: step(*args)),
         machine=node.machine,
         journal=RaftJournal(wal),
@@ -96,6 +95,33 @@ def the_log_behind_a_snapshot_that_is_fetched_stays() -> bool:
         limits=Limits(wal_retain_bytes=1),
         measures=Measures(),
     )
+
+
+def trimmed_files_stay_until_a_checkpoint_forgets_them() -> bool:
+    for change in range(60):
+        disk, node = grown(change, THERE)
+        trim = encode_commands([TrimStream("s", THERE - 5, 1)])
+        node.machine.apply(THERE + 1, 1, memoryview(trim))
+        persistence = persistence_of(node, node.wal, disk)
+        disk.stop_after = change
+        try:
+            persistence.checkpoint(lambda: None)
+        except Stopped:
+            disk.end_process()
+            if recover(CONFIG, disk).stream_files.found_damaged:
+                return False
+        else:
+            disk.stop_after = None
+            first, *_ = disk.listdir(node.folder.stream_folder(1))
+            assert not first.startswith("0" * 20), "nothing was trimmed"
+            return True
+    raise AssertionError("a checkpoint of so many changes")
+
+
+def the_log_behind_a_snapshot_that_is_fetched_stays() -> bool:
+    disk, node = grown(0, 0)
+    wal = Wal.open("/data/other", files=disk, segment_bytes_max=4 << 10)
+    persistence = persistence_of(node, wal, disk)
     for index in range(1, THERE + 1):
         wal.append(index, 1, bytes(payload(index)))
         node.machine.apply(index, 1, payload(index))
@@ -212,6 +238,7 @@ RULES: list[tuple[Rule, Break]] = [
     (a_piece_of_an_earlier_fetch_is_not_installed, _others_stay),
     (an_answer_for_the_former_snapshot_is_not_taken, _questions_kept),
     (the_log_behind_a_snapshot_that_is_fetched_stays, _pin_forgotten),
+    (trimmed_files_stay_until_a_checkpoint_forgets_them, trimmed_files_go_first),
     (what_a_failed_fsync_lost_is_written_again, _not_written_again),
 ]
 NAMES = [rule.__name__ for rule, _ in RULES]

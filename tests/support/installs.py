@@ -36,7 +36,8 @@ def grown(seed: int, last: int) -> tuple[SimDisk, Recovered]:
     machine, files = node.machine, node.stream_files
     for index in range(1, last + 1):
         machine.apply(index, 1, payload(index))
-    for stream in machine.created:
+    created, machine.created = machine.created, []
+    for stream in created:
         files.create(stream.id)
     taken = machine.take_unwritten()
     files.write(taken)

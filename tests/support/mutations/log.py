@@ -218,18 +218,6 @@ def _(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ReadGate, "add", add)
 
 
-@mutation("ReadIndex does not wait for the term's first entry", "RaftCore.read_index", "evil")
-def _(patch: pytest.MonkeyPatch) -> None:
-    original = RaftCore.read_index
-
-    def read_index(self: RaftCore, answer: Callable[[int | None], None]) -> None:
-        noop, self._noop_index = self._noop_index, 0 if self.is_leader() else None
-        original(self, answer)
-        self._noop_index = noop
-
-    patch.setattr(RaftCore, "read_index", read_index)
-
-
 @mutation("a node says at once that it has caught up", "RaftCore.synced", "crashes")
 def _(patch: pytest.MonkeyPatch) -> None:
     always = property(lambda self: True, lambda self, value: None)

@@ -9,7 +9,6 @@ import pytest
 from cute_logger.replication import install, recovery
 from cute_logger.replication.install import Held, Piece, Staging
 from cute_logger.replication.persistence import Persistence
-from cute_logger.replication.sim.modes import Mode
 from cute_logger.replication.snapshot import Snapshot
 from cute_logger.storage import checkpoint
 from cute_logger.storage.filesystem import FileSystem
@@ -17,13 +16,6 @@ from cute_logger.storage.folder import DataFolder
 from cute_logger.storage.store import Store
 from support.mutations.files import state_of
 from support.mutations.registry import mutation
-
-STOPS = Mode(
-    "stops in the middle",
-    {"kill_writing": 3, "power_writing": 3},
-    fault_every_s=0.5,
-    varies=False,
-)
 
 
 @mutation("the checkpoint is saved before the segments are synced", "Persistence._save", "power")
@@ -39,8 +31,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Persistence, "_save", save)
 
 
-@mutation("trimmed files go before the checkpoint that forgets them", "Persistence._save", STOPS)
-def _(patch: pytest.MonkeyPatch) -> None:
+def trimmed_files_go_first(patch: pytest.MonkeyPatch) -> None:
     original = Persistence._save
 
     def save(self: Persistence, snapshot: Snapshot, deleted: list[int]) -> bool:
