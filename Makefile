@@ -11,7 +11,7 @@ up: $(STAMP)  ## a local cluster of three nodes; Ctrl-C stops it and keeps its d
 	$(BIN)/cute up
 
 test: $(STAMP)  ## all tests
-	$(BIN)/pytest
+	$(BIN)/pytest -n 3 --dist loadfile
 
 lint: $(STAMP)  ## style, types, and which package may import which
 	$(BIN)/ruff format --check .

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
-    ExitStack,
     asynccontextmanager,
 )
 from dataclasses import replace
@@ -24,6 +22,7 @@ from cute_logger.node.http.context import Context
 from cute_logger.node.http.server import HttpServer
 from cute_logger.node.node import replica_config
 from cute_logger.replication.replica import Replica
+from support.ports import free_ports
 
 DEADLINE_S = 10.0
 
@@ -127,15 +126,6 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.005)
 
 
-def free_ports(count: int) -> list[int]:
-    """Return ports nobody listens on; all are held until the last is known, so none comes twice."""
-    with ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for taken in sockets:
-            taken.bind(("127.0.0.1", 0))
-        return [int(taken.getsockname()[1]) for taken in sockets]
-
-
 def node_config(folder: Path, **changes: Any) -> NodeConfig:
     http, raft = free_ports(2)
     config = NodeConfig(
@@ -169,11 +159,6 @@ async def leading(config: NodeConfig) -> AsyncIterator[Node]:
         await node.recover()
         await node.lead()
         yield node
-
-
-@pytest.fixture(name="free_ports")
-def free_ports_fixture() -> Callable[[int], list[int]]:
-    return free_ports
 
 
 @pytest.fixture

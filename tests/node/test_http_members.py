@@ -10,6 +10,7 @@ import pytest
 
 from cute_logger.client import AsyncClient, MembershipConflict, Refused
 from cute_logger.node.config import ConfigError, load_config
+from support.ports import free_ports
 
 MEMBERS = "/v1/cluster/members"
 
@@ -92,7 +93,7 @@ async def test_the_only_voter_stays(node: Any) -> None:
 
 
 async def test_a_voter_that_does_not_come_is_an_unknown_outcome(
-    node: Any, free_ports: Callable[[int], list[int]]
+    node: Any,
 ) -> None:
     body = {"id": "n2", "raft": f"127.0.0.1:{free_ports(1)[0]}"}
     await node.refused("POST", f"{MEMBERS}?timeout_ms=300", "outcome_unknown", json=body)

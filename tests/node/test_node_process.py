@@ -12,12 +12,14 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from support.ports import free_ports
+
 DEADLINE_S = 20.0
 COMMAND = "from cute_logger.node.cli.node_command import node; node()"
 
 
 @pytest.fixture
-def ports(free_ports) -> list[int]:
+def ports() -> list[int]:
     return free_ports(2)
 
 
@@ -92,7 +94,7 @@ async def test_a_signal_ends_waiting_reads_and_the_process_with_status_0(
             assert [r["value"] for r in (await response.json())["records"]] == ["kept"]
 
 
-async def test_a_folder_in_use_is_refused_with_status_1(tmp_path, ports, free_ports) -> None:
+async def test_a_folder_in_use_is_refused_with_status_1(tmp_path, ports) -> None:
     base_url = f"http://127.0.0.1:{ports[0]}"
     async with aiohttp.ClientSession() as session, process(tmp_path / "n1", ports):
         await ready(session, base_url)

@@ -17,7 +17,8 @@ from cute_logger.replication.errors import (
 )
 from cute_logger.replication.replica import Replica
 from cute_logger.storage.folder import DataFolder
-from support.replicas import FAST, Cluster, MakeCluster, free_ports, until
+from support.ports import free_ports
+from support.replicas import FAST, Cluster, MakeCluster, until
 
 
 async def add(cluster: Cluster, name: str, role: str = "voter", timeout_s: float = 10) -> None:

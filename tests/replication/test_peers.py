@@ -12,7 +12,8 @@ from cute_logger.replication import peers as peers_module
 from cute_logger.replication.members import Config, Member, Members
 from cute_logger.replication.messages import Message
 from cute_logger.replication.peers import Peers
-from support.replicas import free_ports, until
+from support.ports import free_ports
+from support.replicas import until
 
 NEVER_S = (3600.0, 3600.0)
 

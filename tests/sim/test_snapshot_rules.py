@@ -30,7 +30,11 @@ from cute_logger.storage.errors import StorageError
 from cute_logger.storage.wal import Wal
 from support.installs import CONFIG, THERE, fetched, grown, is_whole, payload
 from support.mutations.registry import Break
-from support.mutations.snapshots import put_in_place_by_half, trimmed_files_go_first
+from support.mutations.snapshots import (
+    all_that_is_applied_is_forgotten,
+    put_in_place_by_half,
+    trimmed_files_go_first,
+)
 
 Rule = Callable[[], bool]
 PINNED = 12
@@ -84,9 +88,11 @@ def a_piece_of_an_earlier_fetch_is_not_installed() -> bool:
     return is_whole(recover(CONFIG, disk), THERE)
 
 
-def persistence_of(node: Recovered, wal: Wal, disk: SimDisk) -> Persistence:
+def persistence_of(
+    node: Recovered, wal: Wal, disk: SimDisk, runtime: AtOnce | None = None
+) -> Persistence:
     return Persistence(
-        jobs=Jobs(AtOnce(), lambda step, *args: step(*args)),
+        jobs=Jobs(runtime or AtOnce(), lambda step, *args: step(*args)),
         machine=node.machine,
         journal=RaftJournal(wal),
         stream_files=node.stream_files,
@@ -118,21 +124,39 @@ def trimmed_files_stay_until_a_checkpoint_forgets_them() -> bool:
     raise AssertionError("a checkpoint of so many changes")
 
 
-def the_log_behind_a_snapshot_that_is_fetched_stays() -> bool:
-    disk, node = grown(0, 0)
-    wal = Wal.open("/data/other", files=disk, segment_bytes_max=4 << 10)
-    persistence = persistence_of(node, wal, disk)
-    for index in range(1, THERE + 1):
+def append(wal: Wal, node: Recovered, first: int, last: int) -> None:
+    """Write entries to the log and apply them."""
+    for index in range(first, last + 1):
         wal.append(index, 1, bytes(payload(index)))
         node.machine.apply(index, 1, payload(index))
         flush = wal.begin_flush()
         assert flush is not None
         flush.run()
         wal.end_flush(flush)
+
+
+def the_log_behind_a_snapshot_that_is_fetched_stays() -> bool:
+    disk, node = grown(0, 0)
+    wal = Wal.open("/data/other", files=disk, segment_bytes_max=4 << 10)
+    persistence = persistence_of(node, wal, disk)
+    append(wal, node, 1, THERE)
     persistence.poll(PINNED, is_synced=True)
     persistence.checkpoint(lambda: None)
     assert wal.first_index > 1, "nothing was dropped at all"
     return wal.first_index <= PINNED + 1
+
+
+def the_log_behind_the_checkpoint_stays() -> bool:
+    disk, node = grown(0, 0)
+    wal = Wal.open("/data/other", files=disk, segment_bytes_max=4 << 10)
+    runtime = InTurn()
+    persistence = persistence_of(node, wal, disk, runtime)
+    append(wal, node, 1, THERE)
+    persistence.checkpoint(lambda: None)
+    append(wal, node, THERE + 1, 2 * THERE)
+    runtime.run_jobs()
+    assert wal.first_index > 1, "nothing was dropped at all"
+    return wal.first_index <= THERE + 1
 
 
 def what_a_failed_fsync_lost_is_written_again() -> bool:
@@ -238,6 +262,7 @@ RULES: list[tuple[Rule, Break]] = [
     (a_piece_of_an_earlier_fetch_is_not_installed, _others_stay),
     (an_answer_for_the_former_snapshot_is_not_taken, _questions_kept),
     (the_log_behind_a_snapshot_that_is_fetched_stays, _pin_forgotten),
+    (the_log_behind_the_checkpoint_stays, all_that_is_applied_is_forgotten),
     (trimmed_files_stay_until_a_checkpoint_forgets_them, trimmed_files_go_first),
     (what_a_failed_fsync_lost_is_written_again, _not_written_again),
 ]

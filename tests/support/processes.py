@@ -15,7 +15,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from .replicas import free_ports
+from .ports import free_ports
 
 CUTE = [sys.executable, "-P", "-m", "cute_logger.node.cli.main"]
 START_TIMEOUT_S = 30

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -15,18 +14,9 @@ from cute_logger.replication.replica import Replica
 from cute_logger.replication.types import Append, Receipt
 from cute_logger.storage.record import Record, encode_records
 
+from .ports import free_ports
+
 FAST = Timing(0.03, 0.15, 0.3, 0.3)
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
 
 
 async def until(condition: Callable[[], Any], what: str, deadline_s: float = 10.0) -> Any:

@@ -68,12 +68,11 @@ def _(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Staging, "_verify", verify)
 
 
-@mutation("the log behind the checkpoint is dropped too", "Persistence._forget_log", "crashes")
-def _(patch: pytest.MonkeyPatch) -> None:
+def all_that_is_applied_is_forgotten(patch: pytest.MonkeyPatch) -> None:
     original = Persistence._forget_log
 
     def forget_log(self: Persistence) -> None:
-        before, self._checkpoint_index = self._checkpoint_index, self.core.applied_index()
+        before, self._checkpoint_index = self._checkpoint_index, self._machine.applied_index
         original(self)
         self._checkpoint_index = before
 
