@@ -162,8 +162,15 @@ class StateMachine:
             self.groups.commit(part, self.streams[part.stream], index, term)
             for part in command.commits
         ]
-        high_watermarks = [each.high_watermark for each in committed]
-        done = Transacted(self.log_time, term, index, command.digest, appended, high_watermarks)
+        done = Transacted(
+            self.log_time,
+            term,
+            index,
+            command.digest,
+            tuple(each.first_offset for each in appended),
+            tuple(each.timestamp for each in appended),
+            tuple(each.high_watermark for each in committed),
+        )
         if command.key is not None:
             self.transactions.remember(command.key, done)
         return transaction_receipt(command, done, duplicate=False)
@@ -304,17 +311,24 @@ def receipt(stream: str, appended: Appended, *, duplicate: bool) -> Receipt:
 def transaction_receipt(
     command: Transact, done: Transacted, *, duplicate: bool
 ) -> TransactionReceipt:
-    """What was done under a command with the same digest: so with the same streams and offsets."""
+    """What was done under a command with the same digest: so with the same streams and counts."""
+    term, index = done.term, done.index
     return TransactionReceipt(
         [
-            receipt(part.stream, appended, duplicate=duplicate)
-            for part, appended in zip(command.appends, done.appended, strict=True)
+            receipt(
+                part.stream,
+                Appended(first_offset, part.count, timestamp, term, index, part.digest),
+                duplicate=duplicate,
+            )
+            for part, first_offset, timestamp in zip(
+                command.appends, done.first_offsets, done.timestamps, strict=True
+            )
         ],
         [
-            commit_receipt(part, high_watermark, done.index, done.term)
+            commit_receipt(part, high_watermark, index, term)
             for part, high_watermark in zip(command.commits, done.high_watermarks, strict=True)
         ],
-        done.term,
-        done.index,
+        term,
+        index,
         duplicate,
     )

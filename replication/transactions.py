@@ -20,24 +20,30 @@ from .groups import GroupTable
 from .stream import Stream
 
 WINDOW_MS = 24 * 3600 * 1000
-REMEMBERED_PARTS_MAX = 100_000
-"""Appends and commits of all remembered transactions, which count one more each."""
+REMEMBERED_PARTS_MAX = 300_000
+"""Appends and commits of all transactions remembered, each of which counts as two more: 100,000 of
+the smallest.
+"""
 
 
-class Transacted(msgspec.Struct, frozen=True, array_like=True):
-    """What the receipt of a transaction is made of."""
+class Transacted(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What the receipt of a transaction is made of, beside the command itself: a repeat brings
+    that again.
+    """
 
     log_time: int
     term: int
     index: int
     digest: bytes
-    appended: list[Appended]
-    high_watermarks: list[int]
+    first_offsets: tuple[int, ...]
+    timestamps: tuple[int, ...]
+    """Of the appends, as are the offsets."""
+    high_watermarks: tuple[int, ...]
     """Of the commits' streams, right after."""
 
     @property
     def weight(self) -> int:
-        return 1 + len(self.appended) + len(self.high_watermarks)
+        return 2 + len(self.first_offsets) + len(self.high_watermarks)
 
 
 Row = tuple[str, Transacted]

@@ -139,7 +139,7 @@ def test_a_key_is_forgotten_when_its_window_is_over_by_log_time(feed: GroupFeed)
 
 
 def test_the_newest_keys_are_remembered(feed: GroupFeed, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transactions, "REMEMBERED_PARTS_MAX", 6)
+    monkeypatch.setattr(transactions, "REMEMBERED_PARTS_MAX", 8)
     for key in "abcd":
         feed.transact([feed.batch(b"x")], [feed.part(1)], key=key)
     assert [key for key, _ in feed.machine.transactions.dump()] == ["c", "d"]
