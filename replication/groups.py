@@ -20,7 +20,7 @@ keys expire, nobody would lose a lease until the clock is where it was.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import msgspec
 
@@ -108,6 +108,17 @@ class GroupTable:
     def since_ms(self, now: int) -> int:
         """Time from the newest such entry to `now`, ms since the epoch on a local clock."""
         return 0 if self._last_timestamp is None else max(0, now - self._last_timestamp)
+
+    def lag_max(self, streams: Mapping[str, Stream]) -> int:
+        """The largest lag of any position; 0 if nothing is committed."""
+        return max(
+            (
+                streams[stream].next_offset - position.offset
+                for _, stream, position in self._rows()
+                if position.offset is not None
+            ),
+            default=0,
+        )
 
     # ---- commits
 

@@ -238,6 +238,8 @@ class Replica(GroupCalls):
             len(streams),
             sum(stream.segments.size_bytes for stream in streams),
             engine.repairs.count,
+            len(self._machine.groups),
+            self._machine.groups.lag_max(self._machine.streams),
         )
 
     def damaged(self, count_max: int) -> list[DamagedPlace]:

@@ -210,6 +210,19 @@ def test_there_is_a_bound_that_expired_leases_make_room_in(
     assert feed.machine.groups.find("h", "s") is None
 
 
+def test_a_deleted_group_makes_room_for_as_many_streams_as_it_had(
+    feed: GroupFeed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(groups, "POSITIONS_MAX", 2)
+    feed.commit(1)
+    feed.commit(0, stream="t")
+    assert isinstance(feed.commit(1, group="h"), Throttled)
+    feed(DeleteGroup("g", feed.now))
+    assert feed.commit(1, group="h").offset == 1
+    assert feed.commit(0, group="h", stream="t").offset == 0
+    assert isinstance(feed.commit(1), Throttled)
+
+
 def test_a_copy_by_snapshot_decides_alike(feed: GroupFeed) -> None:
     feed.commit(4)
     lease = feed.acquire("a", ttl_ms=1000).lease
