@@ -37,6 +37,16 @@ from .errors import (
     UnknownKey,
     UnknownStream,
 )
+from .group_answers import (
+    CommitReceipt,
+    GroupInfo,
+    GroupPosition,
+    Lease,
+    LeaseInfo,
+    TxAppend,
+    TxCommit,
+    TxReceipt,
+)
 from .producer import BatchingProducer
 from .record import Record
 from .sync_client import Client, SyncProducer
@@ -49,13 +59,18 @@ __all__ = [
     "Client",
     "ClusterInfo",
     "ClusterUnreachable",
+    "CommitReceipt",
     "ConditionFailed",
     "CuteError",
     "DiskFull",
     "Forbidden",
     "Gap",
+    "GroupInfo",
+    "GroupPosition",
     "IdempotencyConflict",
     "InvalidRequest",
+    "Lease",
+    "LeaseInfo",
     "LeaseLost",
     "MembershipConflict",
     "NoLeader",
@@ -78,6 +93,9 @@ __all__ = [
     "SyncProducer",
     "Throttled",
     "TooStale",
+    "TxAppend",
+    "TxCommit",
+    "TxReceipt",
     "Unauthenticated",
     "Unavailable",
     "UnknownGroup",

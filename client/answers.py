@@ -85,7 +85,7 @@ class ClusterInfo:
 
 def receipt_from(shape: Any) -> Receipt:
     """Raises MalformedAnswer, as all functions here do."""
-    members = _members(shape)
+    members = members_of(shape)
     return Receipt(
         stream=members["stream"],
         first_offset=members["first_offset"],
@@ -100,7 +100,7 @@ def receipt_from(shape: Any) -> Receipt:
 
 
 def page_from(shape: Any) -> Page:
-    members = _members(shape)
+    members = members_of(shape)
     return Page(
         stream=members["stream"],
         records=[record_from(record) for record in members["records"]],
@@ -115,7 +115,7 @@ def page_from(shape: Any) -> Page:
 
 
 def stream_info_from(shape: Any) -> StreamInfo:
-    members = _members(shape)
+    members = members_of(shape)
     return StreamInfo(
         name=members["name"],
         config=members["config"],
@@ -128,27 +128,27 @@ def stream_info_from(shape: Any) -> StreamInfo:
 
 
 def streams_from(shape: Any) -> list[StreamInfo]:
-    return [stream_info_from(stream) for stream in _members(shape)["streams"]]
+    return [stream_info_from(stream) for stream in members_of(shape)["streams"]]
 
 
 def log_start_from(shape: Any) -> int:
-    offset: int = _members(shape)["log_start_offset"]
+    offset: int = members_of(shape)["log_start_offset"]
     return offset
 
 
 def producer_from(shape: Any) -> tuple[int, int]:
     """Return a producer's id and epoch."""
-    members = _members(shape)
+    members = members_of(shape)
     return members["id"], members["epoch"]
 
 
 def leader_from(shape: Any) -> str:
-    leader: str = _members(shape)["leader"]
+    leader: str = members_of(shape)["leader"]
     return leader
 
 
 def cluster_from(shape: Any) -> ClusterInfo:
-    members = _members(shape)
+    members = members_of(shape)
     return ClusterInfo(
         cluster_id=members.get("cluster_id"),
         node=members["node"],
@@ -161,7 +161,7 @@ def cluster_from(shape: Any) -> ClusterInfo:
 
 
 def node_from(shape: Any) -> NodeInfo:
-    members = _members(shape)
+    members = members_of(shape)
     return NodeInfo(
         id=members["id"],
         http=members.get("http"),
@@ -179,7 +179,8 @@ class _Members(dict[str, Any]):
         raise MalformedAnswer(f"the answer lacks {name}")
 
 
-def _members(shape: Any) -> _Members:
+def members_of(shape: Any) -> _Members:
+    """Return the members of an answer; asking for one it lacks raises MalformedAnswer."""
     if not isinstance(shape, dict):
         raise MalformedAnswer(f"an object is wanted, not {type(shape).__name__}")
     return _Members(shape)

@@ -8,11 +8,27 @@ from .wire import IDEMPOTENCY_KEY, STREAM_NAME
 
 
 def checked_stream(name: object) -> str:
+    return _checked_name("stream", name)
+
+
+def checked_group(name: object) -> str:
+    return _checked_name("group", name)
+
+
+def _checked_name(what: str, name: object) -> str:
     if not isinstance(name, str):
-        raise TypeError(f"stream: a name is wanted, not {type(name).__name__}")
+        raise TypeError(f"{what}: a name is wanted, not {type(name).__name__}")
     if not STREAM_NAME.fullmatch(name):
-        raise ValueError(f"stream: {name!r} does not match [a-z0-9][a-z0-9._-]{{0,127}}")
+        raise ValueError(f"{what}: {name!r} does not match [a-z0-9][a-z0-9._-]{{0,127}}")
     return name
+
+
+def checked_member(member: object) -> str:
+    if not isinstance(member, str):
+        raise TypeError(f"member: a str is wanted, not {type(member).__name__}")
+    if not 1 <= len(member) <= 256:
+        raise ValueError("member: 1 to 256 characters are wanted")
+    return member
 
 
 def checked_key(key: object) -> str:

@@ -39,6 +39,7 @@ from .caller import Call, Caller
 from .connection import SessionToken
 from .endpoints import Endpoints
 from .errors import Refused, UnknownStream
+from .group_calls import GroupCalls
 from .lanes import LanePool, Stamp
 from .producer import BATCH_RECORDS_MAX, BatchingProducer, ProducerConfig
 from .read_options import ReadOptions
@@ -53,7 +54,7 @@ PAGE_BYTES = 4 * 1024 * 1024
 Value = Record | bytes | str | None
 
 
-class AsyncClient:
+class AsyncClient(GroupCalls):
     """One session with a cluster, used on one event loop.
 
     Reads see what this client wrote or has read before, whichever node answers them. Every call
@@ -65,6 +66,7 @@ class AsyncClient:
 
     def __init__(self, urls: Sequence[str], *, timeout: float = DEFAULT_TIMEOUT_S) -> None:
         """`urls` are base URLs of nodes; one that can be reached is enough."""
+        super().__init__()
         self._timeout = checked_timeout(timeout)
         self._caller = Caller(Endpoints(urls))
         self._lanes = LanePool(self._register)

@@ -19,6 +19,20 @@ class NoAnswer(Exception):
     """The request may have been carried out, but its answer did not arrive."""
 
 
+async def _one_attempt(
+    request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """Keep aiohttp from sending a PUT or DELETE once more by itself when its connection is lost:
+    whoever called has to know that an attempt was left without an answer.
+    """
+    try:
+        return await send(request)
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        if request.method == "GET" or isinstance(error, aiohttp.ClientConnectorError):
+            raise
+        raise NoAnswer(str(error) or type(error).__name__) from error
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     status: int
@@ -91,6 +105,7 @@ class Connections:
             self._session = aiohttp.ClientSession(
                 # Callers bound what is under way; a limit here would spend their deadlines waiting.
                 connector=aiohttp.TCPConnector(limit=0),
+                middlewares=(_one_attempt,),
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
         return self._session

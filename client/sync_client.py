@@ -12,6 +12,8 @@ from typing import Any, Self, TypeVar
 
 from .answers import ClusterInfo, NodeInfo, Page, Receipt, StreamInfo
 from .async_client import DEFAULT_TIMEOUT_S, AsyncClient, Value
+from .group_answers import CommitReceipt, GroupInfo, Lease, TxAppend, TxCommit, TxReceipt
+from .group_calls import LEASE_TTL_MS
 from .producer import BatchingProducer
 from .record import Record
 from .tail import OnGap
@@ -171,6 +173,78 @@ class Client:
     def offset_at(self, stream: str, timestamp: int, *, timeout: float | None = None) -> int:
         """See `AsyncClient.offset_at`."""
         return self._thread.run(self._client.offset_at(stream, timestamp, timeout=timeout))
+
+    def commit_offset(
+        self,
+        group: str,
+        stream: str,
+        offset: int,
+        *,
+        lease: Lease | int | None = None,
+        timeout: float | None = None,
+    ) -> CommitReceipt:
+        """See `AsyncClient.commit_offset`."""
+        return self._thread.run(
+            self._client.commit_offset(group, stream, offset, lease=lease, timeout=timeout)
+        )
+
+    def committed_offset(
+        self,
+        group: str,
+        stream: str,
+        *,
+        consistency: str = "linearizable",
+        timeout: float | None = None,
+    ) -> int | None:
+        """See `AsyncClient.committed_offset`."""
+        return self._thread.run(
+            self._client.committed_offset(group, stream, consistency=consistency, timeout=timeout)
+        )
+
+    def lease(
+        self,
+        group: str,
+        stream: str,
+        *,
+        member: str | None = None,
+        ttl_ms: int = LEASE_TTL_MS,
+        timeout: float | None = None,
+    ) -> Lease:
+        """See `AsyncClient.lease`."""
+        return self._thread.run(
+            self._client.lease(group, stream, member=member, ttl_ms=ttl_ms, timeout=timeout)
+        )
+
+    def release_lease(self, lease: Lease, *, timeout: float | None = None) -> None:
+        """See `AsyncClient.release_lease`."""
+        self._thread.run(self._client.release_lease(lease, timeout=timeout))
+
+    def groups(self, *, timeout: float | None = None) -> list[GroupInfo]:
+        """See `AsyncClient.groups`."""
+        return self._thread.run(self._client.groups(timeout=timeout))
+
+    def group(self, name: str, *, timeout: float | None = None) -> GroupInfo:
+        """See `AsyncClient.group`."""
+        return self._thread.run(self._client.group(name, timeout=timeout))
+
+    def delete_group(self, name: str, *, timeout: float | None = None) -> None:
+        """See `AsyncClient.delete_group`."""
+        self._thread.run(self._client.delete_group(name, timeout=timeout))
+
+    def transact(
+        self,
+        appends: Sequence[TxAppend] = (),
+        commits: Sequence[TxCommit] = (),
+        *,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> TxReceipt:
+        """See `AsyncClient.transact`."""
+        return self._thread.run(
+            self._client.transact(
+                appends, commits, idempotency_key=idempotency_key, timeout=timeout
+            )
+        )
 
     def create_stream(
         self,

@@ -72,9 +72,15 @@ def pack_append(
     *,
     if_offset: int | None = None,
     producer: tuple[int, int, int] | None = None,
+    stream: str | None = None,
 ) -> bytes:
-    """Return the msgpack body of an append; `producer` is (id, epoch, sequence)."""
+    """Return the msgpack body of an append; `producer` is (id, epoch, sequence).
+
+    With `stream` it is one of the appends of a transaction.
+    """
     members: dict[str, object] = {}
+    if stream is not None:
+        members["stream"] = stream
     if if_offset is not None:
         members["if"] = {"offset": if_offset}
     if producer is not None:
@@ -87,6 +93,19 @@ def pack_append(
     packer.pack("records")
     packer.pack_array_header(len(packed_records))
     return bytes(packer.bytes()) + b"".join(packed_records)
+
+
+def pack_transaction(
+    packed_appends: Sequence[bytes], commits: Sequence[Mapping[str, object]]
+) -> bytes:
+    """Return the msgpack body of a transaction."""
+    packer = msgpack.Packer(autoreset=False)
+    packer.pack_map_header(2)
+    packer.pack("commits")
+    packer.pack(list(commits))
+    packer.pack("appends")
+    packer.pack_array_header(len(packed_appends))
+    return bytes(packer.bytes()) + b"".join(packed_appends)
 
 
 def record_from(shape: Mapping[str, Any]) -> Record:

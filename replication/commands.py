@@ -70,6 +70,52 @@ class AlterStream(msgspec.Struct, frozen=True, array_like=True, tag=7):
     timestamp: int
 
 
+class CommitOffset(msgspec.Struct, frozen=True, array_like=True, tag=8):
+    group: str
+    stream: str
+    offset: int
+    lease: int | None
+    timestamp: int
+
+
+class AcquireLease(msgspec.Struct, frozen=True, array_like=True, tag=9):
+    """Take the lease, or renew it."""
+
+    group: str
+    stream: str
+    member: str
+    ttl_ms: int
+    timestamp: int
+
+
+class ReleaseLease(msgspec.Struct, frozen=True, array_like=True, tag=10):
+    """Give the lease back: the one named, or whichever `member` holds."""
+
+    group: str
+    stream: str
+    lease: int | None
+    member: str | None
+    timestamp: int
+
+
+class DeleteGroup(msgspec.Struct, frozen=True, array_like=True, tag=11):
+    name: str
+    timestamp: int
+
+
+class Transact(msgspec.Struct, frozen=True, array_like=True, tag=12):
+    """All of it or nothing: the appends in their order, then the commits."""
+
+    appends: list[AppendBatch]
+    """Without keys of their own."""
+    commits: list[CommitOffset]
+    key: str | None
+    """Idempotency key of the whole."""
+    digest: bytes
+    """Of what it does, without its conditions: a repeat may come under a newer lease."""
+    timestamp: int
+
+
 Command: TypeAlias = (
     AppendBatch
     | CreateStream
@@ -78,6 +124,11 @@ Command: TypeAlias = (
     | InitCluster
     | TrimStream
     | AlterStream
+    | CommitOffset
+    | AcquireLease
+    | ReleaseLease
+    | DeleteGroup
+    | Transact
 )
 
 _encoder = msgspec.msgpack.Encoder()

@@ -11,8 +11,10 @@
     │   ├── MembershipConflict   another change of members is under way, or this one cannot be
     │   ├── UnknownMember        no node of that id is a member
     │   ├── UnknownStream        ┐
+    │   ├── UnknownGroup         │
     │   ├── StreamExists         │
     │   ├── ConditionFailed      │
+    │   ├── LeaseLost            │
     │   ├── IdempotencyConflict  │ decided in apply or by a read:
     │   ├── UnknownIdempotencyKey│ every replica answers alike
     │   ├── OutOfOrderSequence   │
@@ -123,14 +125,24 @@ class UnknownStream(Refused):
     code = "unknown_stream"
 
 
+class UnknownGroup(Refused):
+    code = "unknown_group"
+
+
 class StreamExists(Refused):
     code = "stream_exists"
 
 
 class ConditionFailed(Refused):
-    """`actual` is the offset the stream's next record will get."""
+    """`actual` is the offset the stream's next record will get; of a commit, the one committed."""
 
     code = "condition_failed"
+
+
+class LeaseLost(Refused):
+    """Somebody else holds the lease, or held it since; `member` and `expires_in_ms` say who."""
+
+    code = "lease_lost"
 
 
 class IdempotencyConflict(Refused):

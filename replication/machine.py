@@ -1,5 +1,5 @@
-"""The replicated state machine: streams, producers, idempotency keys, and the one function that
-changes them.
+"""The replicated state machine: streams, producers, idempotency keys, groups, and the one function
+that changes them.
 
 `apply` runs on the event loop and only in memory: it decides (dedupe first, then limits, then
 conditions), numbers the records, builds the batch and says whether it begins a segment. The batch's
@@ -18,29 +18,29 @@ from typing import Any
 
 from ..storage.batch import build_batch
 from .commands import (
+    AcquireLease,
     AlterStream,
     AppendBatch,
     Command,
+    CommitOffset,
     CreateStream,
+    DeleteGroup,
     DeleteStream,
     InitCluster,
     RegisterProducer,
+    ReleaseLease,
+    Transact,
     TrimStream,
     decode_commands,
 )
 from .dedupe import Appended, ProducerTable
-from .errors import (
-    BeyondHighWatermark,
-    ConditionFailed,
-    RecordTooLarge,
-    Refused,
-    StreamExists,
-    UnknownStream,
-)
+from .errors import BeyondHighWatermark, Refused, StreamExists, UnknownStream
+from .groups import GroupTable, commit_receipt
 from .members import Config
 from .recent import Recent
 from .stream import Stream, describe
-from .types import Receipt, StreamInfo
+from .transactions import Transacted, TransactionTable, Trial
+from .types import CommitReceipt, LeaseGrant, Receipt, StreamInfo, TransactionReceipt
 from .unwritten import Unwritten
 
 
@@ -59,6 +59,8 @@ class StateMachine:
         self.next_stream_id = 1
         self.streams: dict[str, Stream] = {}
         self.producers = ProducerTable()
+        self.groups = GroupTable()
+        self.transactions = TransactionTable()
         self.recent = recent
         self.unwritten: defaultdict[int, Unwritten] = defaultdict(Unwritten)
         """Applied batches and trims on their way to the streams' files, by stream id."""
@@ -97,21 +99,12 @@ class StateMachine:
             return repeat
         if repeat is not None:
             return receipt(stream.name, repeat, duplicate=True)
-        if command.record_bytes_max > stream.record_bytes_max:
-            return RecordTooLarge(
-                f"a record of {command.record_bytes_max} bytes is above max.message.bytes",
-                limit_bytes=stream.record_bytes_max,
-            )
-        if command.if_offset is not None and command.if_offset != stream.next_offset:
-            return ConditionFailed(
-                f"the stream's next offset is {stream.next_offset}, not {command.if_offset}",
-                actual=stream.next_offset,
-            )
+        refusal = stream.refusal_of(command, stream.next_offset)
+        if refusal is not None:
+            return refusal
         appended = self._write(stream, command, index, term)
         if command.key is not None:
             stream.keys.remember(command.key, appended, self.log_time)
-        if command.producer is not None:
-            self.producers.remember(command.producer, stream.id, appended, self.log_time)
         return receipt(stream.name, appended, duplicate=False)
 
     def _find_repeat(self, stream: Stream, command: AppendBatch) -> Appended | Refused | None:
@@ -147,7 +140,65 @@ class StateMachine:
         self.unwritten[stream.id].add(batch, begins_segment=begins_segment)
         self.unwritten_bytes += batch.size
         self.changed.add(stream.name)
-        return Appended(batch.base_offset, batch.count, timestamp, term, index, command.digest)
+        appended = Appended(batch.base_offset, batch.count, timestamp, term, index, command.digest)
+        if command.producer is not None:
+            self.producers.remember(command.producer, stream.id, appended, self.log_time)
+        return appended
+
+    def _transact(self, command: Transact, index: int, term: int) -> TransactionReceipt | Refused:
+        known = self.transactions.repeat(command, self.log_time)
+        if isinstance(known, Refused):
+            return known
+        if known is not None:
+            return transaction_receipt(command, known, duplicate=True)
+        self.groups.tick(command.timestamp)
+        refusal = Trial(self.streams, self.producers, self.groups).refusal_of(command)
+        if refusal is not None:
+            return refusal
+        appended = [
+            self._write(self.streams[part.stream], part, index, term) for part in command.appends
+        ]
+        committed = [
+            self.groups.commit(part, self.streams[part.stream], index, term)
+            for part in command.commits
+        ]
+        done = Transacted(
+            self.log_time,
+            term,
+            index,
+            command.digest,
+            tuple(each.first_offset for each in appended),
+            tuple(each.timestamp for each in appended),
+            tuple(each.high_watermark for each in committed),
+        )
+        if command.key is not None:
+            self.transactions.remember(command.key, done)
+        return transaction_receipt(command, done, duplicate=False)
+
+    def _commit(self, command: CommitOffset, index: int, term: int) -> CommitReceipt | Refused:
+        stream = self.streams.get(command.stream)
+        if stream is None:
+            return _unknown(command.stream)
+        self.groups.tick(command.timestamp)
+        refusal = self.groups.refusal_of(command, stream.next_offset)
+        return refusal or self.groups.commit(command, stream, index, term)
+
+    def _acquire(self, command: AcquireLease, index: int, term: int) -> LeaseGrant | Refused:
+        stream = self.streams.get(command.stream)
+        if stream is None:
+            return _unknown(command.stream)
+        self.groups.tick(command.timestamp)
+        return self.groups.acquire(command, stream, index, term)
+
+    def _release(self, command: ReleaseLease, index: int, term: int) -> Refused | None:
+        if command.stream not in self.streams:
+            return _unknown(command.stream)
+        self.groups.tick(command.timestamp)
+        return self.groups.release(command)
+
+    def _delete_group(self, command: DeleteGroup, index: int, term: int) -> Refused | None:
+        self.groups.tick(command.timestamp)
+        return self.groups.delete(command.name)
 
     def _create_stream(
         self, command: CreateStream, index: int, term: int
@@ -170,6 +221,7 @@ class StateMachine:
         if stream is None:
             return _unknown(command.name)
         self.producers.forget_stream(stream.id)
+        self.groups.forget_stream(stream.name)
         self.recent.forget_stream(stream.id)
         self.unwritten_bytes -= self.unwritten.pop(stream.id, Unwritten()).size_bytes
         self.deleted.append(stream.id)
@@ -231,6 +283,11 @@ class StateMachine:
         InitCluster: _init_cluster,
         TrimStream: _trim_stream,
         AlterStream: _alter_stream,
+        CommitOffset: _commit,
+        AcquireLease: _acquire,
+        ReleaseLease: _release,
+        DeleteGroup: _delete_group,
+        Transact: _transact,
     }
 
 
@@ -247,5 +304,31 @@ def receipt(stream: str, appended: Appended, *, duplicate: bool) -> Receipt:
         appended.timestamp,
         appended.term,
         appended.index,
+        duplicate,
+    )
+
+
+def transaction_receipt(
+    command: Transact, done: Transacted, *, duplicate: bool
+) -> TransactionReceipt:
+    """What was done under a command with the same digest: so with the same streams and counts."""
+    term, index = done.term, done.index
+    return TransactionReceipt(
+        [
+            receipt(
+                part.stream,
+                Appended(first_offset, part.count, timestamp, term, index, part.digest),
+                duplicate=duplicate,
+            )
+            for part, first_offset, timestamp in zip(
+                command.appends, done.first_offsets, done.timestamps, strict=True
+            )
+        ],
+        [
+            commit_receipt(part, high_watermark, index, term)
+            for part, high_watermark in zip(command.commits, done.high_watermarks, strict=True)
+        ],
+        term,
+        index,
         duplicate,
     )

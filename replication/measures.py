@@ -81,3 +81,6 @@ class Vitals:
     stream_count: int
     stream_bytes: int
     damaged_places: int
+    group_count: int
+    group_lag_max: int
+    """Records that the group furthest behind has before it in one stream."""

@@ -11,14 +11,11 @@ import contextlib
 from functools import partial
 from typing import Any, cast
 
-import xxhash
-
 from ..storage.errors import StorageError
 from ..storage.filesystem import OS_FILES, FileSystem
 from .coalescer import Pending
 from .commands import (
     AlterStream,
-    AppendBatch,
     Command,
     CreateStream,
     DeleteStream,
@@ -39,23 +36,22 @@ from .errors import (
     Throttled,
 )
 from .gate import Gate
+from .group_calls import BODY_BYTES_MAX, GroupCalls
 from .journal import RaftJournal
 from .measures import DamagedPlace, Measures, Vitals
 from .members import VOTER, Member
 from .membership import Membership
 from .peers import Peers
 from .raft import RaftCore
-from .reads import LocalReads, resolve
+from .reads import resolve
 from .recovery import Recovered, recover
 from .runtime import AsyncioRuntime
 from .types import Append, ClusterStatus, NodeStatus, Receipt, StreamConfig, StreamInfo
 
-BODY_BYTES_MAX = 4 << 20
-"""Largest body of one append."""
 HAND_OVER_TIMEOUT_S = 2.0
 
 
-class Replica(LocalReads):
+class Replica(GroupCalls):
     """Made by `Replica.start`; `stop` hands leadership over and flushes."""
 
     def __init__(self, config: ReplicaConfig, files: FileSystem) -> None:
@@ -242,6 +238,8 @@ class Replica(LocalReads):
             len(streams),
             sum(stream.segments.size_bytes for stream in streams),
             engine.repairs.count,
+            len(self._machine.groups),
+            self._machine.groups.lag_max(self._machine.streams),
         )
 
     def damaged(self, count_max: int) -> list[DamagedPlace]:
@@ -280,19 +278,7 @@ class Replica(LocalReads):
         """
         if len(append.body) > BODY_BYTES_MAX:
             raise BatchTooLarge(f"a batch of {len(append.body)} bytes", limit_bytes=BODY_BYTES_MAX)
-        stamp = append.producer
-        command = AppendBatch(
-            append.stream,
-            append.body,
-            append.count,
-            append.record_bytes_max,
-            self._runtime.wall_ms(),
-            append.max_timestamp,
-            append.if_offset,
-            (stamp.id, stamp.epoch, stamp.sequence) if stamp is not None else None,
-            append.idempotency_key,
-            xxhash.xxh3_128_digest(append.body),
-        )
+        command = self._batch_of(append, with_key=True)
         return cast("Receipt", await self._submit(command, len(append.body), timeout_s))
 
     async def create_stream(
@@ -330,7 +316,7 @@ class Replica(LocalReads):
 
     async def _submit(self, command: Command, body_bytes: int, timeout_s: float) -> Any:
         self._check_intake()
-        if isinstance(command, AppendBatch) and not self._engine.has_room():
+        if body_bytes and not self._engine.has_room():
             raise DiskFull(
                 "too little room on the disks of a majority",
                 free_bytes=self._engine.capacity.free_bytes,

@@ -16,10 +16,13 @@ import msgspec
 
 from ..storage.log import LogState
 from .dedupe import Appended, ProducerRow
+from .groups import GroupMeta
+from .groups import Row as GroupRow
 from .machine import StateMachine
 from .members import Config
 from .segments import SegmentRow, Segments
 from .stream import Stream
+from .transactions import Row as TransactionRow
 
 ROWS_PER_SECTION = 1_000
 
@@ -60,8 +63,18 @@ class ProducerRows(msgspec.Struct, frozen=True, array_like=True, tag=4):
     rows: list[ProducerRow]
 
 
+class GroupRows(msgspec.Struct, frozen=True, array_like=True, tag=6):
+    rows: list[GroupRow]
+
+
+class TransactionRows(msgspec.Struct, frozen=True, array_like=True, tag=7):
+    rows: list[TransactionRow]
+
+
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(Meta | StreamRow | KeyRows | ProducerRows)
+_decoder = msgspec.msgpack.Decoder(
+    Meta | StreamRow | KeyRows | ProducerRows | GroupMeta | GroupRows | TransactionRows
+)
 
 
 class Snapshot:
@@ -81,6 +94,9 @@ class Snapshot:
         self._streams = [_stream_row(stream) for stream in machine.streams.values()]
         self._keys = {name: stream.keys.dump() for name, stream in machine.streams.items()}
         self._producers = machine.producers.dump()
+        self._group_meta = machine.groups.meta()
+        self._groups = machine.groups.dump()
+        self._transactions = machine.transactions.dump()
 
     def sections(self, logs: Mapping[int, LogState]) -> Iterator[bytes]:
         """The checkpoint's sections; `logs` says how far each stream's files are durable."""
@@ -94,6 +110,11 @@ class Snapshot:
                 yield _encoder.encode(KeyRows(name, rows))
         for producers in _chunks(self._producers):
             yield _encoder.encode(ProducerRows(producers))
+        yield _encoder.encode(self._group_meta)
+        for groups in _chunks(self._groups):
+            yield _encoder.encode(GroupRows(groups))
+        for transactions in _chunks(self._transactions):
+            yield _encoder.encode(TransactionRows(transactions))
 
 
 def restore(sections: Iterable[bytes], machine: StateMachine) -> dict[int, LogState]:
@@ -116,8 +137,14 @@ def restore(sections: Iterable[bytes], machine: StateMachine) -> dict[int, LogSt
             logs[section.id] = LogState.from_list(section.log)
         elif isinstance(section, KeyRows):
             keys.setdefault(section.stream, []).extend(section.rows)
-        else:
+        elif isinstance(section, ProducerRows):
             producers.extend(section.rows)
+        elif isinstance(section, GroupMeta):
+            machine.groups.load_meta(section)
+        elif isinstance(section, GroupRows):
+            machine.groups.load(section.rows)
+        else:
+            machine.transactions.load(section.rows)
     for name, rows in keys.items():
         machine.streams[name].keys.load(rows)
     machine.producers.load(next_producer_id, producers)

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 
 from ..storage.batch import CHAIN_START, Batch
 from ..storage.log import LogConfig
+from .commands import AppendBatch
 from .dedupe import KeyTable
+from .errors import ConditionFailed, RecordTooLarge, Refused
 from .segments import Segments
 from .types import StreamConfig, StreamInfo
 
@@ -36,6 +38,20 @@ class Stream:
     @property
     def record_bytes_max(self) -> int:
         return self.number("max.message.bytes", RECORD_BYTES_MAX)
+
+    def refusal_of(self, append: AppendBatch, next_offset: int) -> Refused | None:
+        """Why the batch may not be appended at `next_offset`: limits first, then conditions."""
+        if append.record_bytes_max > self.record_bytes_max:
+            return RecordTooLarge(
+                f"a record of {append.record_bytes_max} bytes is above max.message.bytes",
+                limit_bytes=self.record_bytes_max,
+            )
+        if append.if_offset is not None and append.if_offset != next_offset:
+            return ConditionFailed(
+                f"the stream's next offset is {next_offset}, not {append.if_offset}",
+                actual=next_offset,
+            )
+        return None
 
     def _dedupe_bounds(self) -> tuple[int, int]:
         return (

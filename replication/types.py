@@ -65,6 +65,95 @@ class StreamInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class OffsetCommit:
+    """How far a group has come in a stream: everything below `offset` is done."""
+
+    group: str
+    stream: str
+    offset: int
+    lease: int | None = None
+    """Under which lease; None is refused while somebody holds one."""
+
+
+@dataclass(frozen=True, slots=True)
+class CommitReceipt:
+    group: str
+    stream: str
+    offset: int
+    high_watermark: int
+    lag: int
+    """Records from `offset` to the high watermark."""
+    term: int
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseGrant:
+    group: str
+    stream: str
+    member: str
+    lease: int
+    """Larger than every lease granted before, so that it fences its predecessors elsewhere too."""
+    expires_in_ms: int
+    offset: int | None
+    """Committed so far: where to go on."""
+    high_watermark: int
+    term: int
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseInfo:
+    member: str
+    expires_in_ms: int
+    """As this node's clock has it. 0: expired, the next one who asks gets it."""
+
+
+@dataclass(frozen=True, slots=True)
+class GroupPosition:
+    """A group's place in one stream."""
+
+    group: str
+    stream: str
+    offset: int | None
+    """None: leased, and nothing committed yet."""
+    committed_at: int | None
+    """Timestamp of the commit, ms since the epoch."""
+    log_start_offset: int
+    high_watermark: int
+    lag: int
+    """Records from `offset` to the high watermark, trimmed ones included; of all that are kept, if
+    nothing is committed.
+    """
+    lease: LeaseInfo | None
+
+
+@dataclass(frozen=True, slots=True)
+class GroupInfo:
+    name: str
+    streams: list[GroupPosition]
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """Appends and commits that happen all or not at all."""
+
+    appends: list[Append]
+    """Their `idempotency_key` is not used: the whole has one."""
+    commits: list[OffsetCommit]
+    idempotency_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TransactionReceipt:
+    appends: list[Receipt]
+    commits: list[CommitReceipt]
+    term: int
+    index: int
+    duplicate: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ReadResult:
     """Whole batches that cover the range asked for: the first may begin before `offset`."""
 

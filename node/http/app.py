@@ -10,7 +10,7 @@ from typing import Final, cast
 from aiohttp import HttpVersion11, web
 
 from ...replication.errors import ReplicationError
-from . import cluster, health, producers, reads, records, streams
+from . import cluster, groups, health, producers, reads, records, streams, tx
 from .bodies import check_body_headers
 from .connection import Connection
 from .context import CONTEXT, REQUEST_ID, TAKEN, Context, context_of
@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 _STREAM: Final = "/v1/streams/{stream:[^/]+}"
 _GROUP: Final = "/v1/groups/{group:[^/]+}"
+_POSITION: Final = _GROUP + "/streams/{stream:[^/]+}"
 _INDEX: Final = _STREAM + "/indexes/{index:[^/]+}"
 _WATCHED: Final = ("/livez", "/readyz", "/metrics")
 """These answer also while the node stops."""
@@ -44,6 +45,14 @@ ROUTES: Final[tuple[tuple[str, str, Handler], ...]] = (
     ("GET", _STREAM + "/records", reads.read_records),
     ("GET", _STREAM + "/idempotency/{key:[^/]+}", records.get_receipt),
     ("POST", "/v1/producers", on_leader(producers.register)),
+    ("POST", "/v1/tx", on_leader(tx.transact)),
+    ("GET", "/v1/groups", groups.list_groups),
+    ("GET", _GROUP, groups.get_group),
+    ("DELETE", _GROUP, on_leader(groups.delete_group)),
+    ("GET", _POSITION + "/offset", groups.get_offset),
+    ("PUT", _POSITION + "/offset", on_leader(groups.put_offset)),
+    ("POST", _POSITION + "/lease", on_leader(groups.acquire_lease)),
+    ("DELETE", _POSITION + "/lease", on_leader(groups.release_lease)),
     ("GET", "/v1/cluster", cluster.get_cluster),
     ("POST", "/v1/cluster/leader", on_leader(cluster.transfer_leadership)),
     ("POST", "/v1/cluster/members", on_leader(cluster.add_member)),
@@ -62,13 +71,6 @@ NOT_BUILT: Final = (
     ("GET", _INDEX),
     ("DELETE", _INDEX),
     ("GET", _STREAM + "/search"),
-    ("POST", "/v1/tx"),
-    ("GET", _GROUP + "/streams/{stream:[^/]+}/offset"),
-    ("PUT", _GROUP + "/streams/{stream:[^/]+}/offset"),
-    ("POST", _GROUP + "/streams/{stream:[^/]+}/lease"),
-    ("DELETE", _GROUP + "/streams/{stream:[^/]+}/lease"),
-    ("GET", "/v1/groups"),
-    ("GET", _GROUP),
     ("GET", "/v1/openapi.json"),
     ("GET", "/"),
 )

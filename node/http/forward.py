@@ -27,7 +27,7 @@ from .bodies import read_body
 from .context import REQUEST_ID, Context, context_of
 from .problems import Problem
 from .queries import WriteQuery, read_query
-from .streams import stream_name
+from .streams import checked_name
 
 LeaderHandler: TypeAlias = Callable[[web.Request, WriteQuery], Awaitable[web.Response]]
 Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -143,8 +143,9 @@ def on_leader(handler: LeaderHandler) -> Handler:
     """Wrap a handler that only the leader can run, so that every node answers."""
 
     async def handle(request: web.Request) -> web.StreamResponse:
-        if "stream" in request.match_info:
-            stream_name(request, writes=True)
+        for kind in ("group", "stream"):
+            if kind in request.match_info:
+                checked_name(kind, request.match_info[kind], writes=True)
         query = read_query(request, WriteQuery)
         return await _Attempt(request, query, handler).run()
 

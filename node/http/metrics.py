@@ -151,6 +151,12 @@ def _log(vitals: Vitals) -> Iterator[Metric]:
         )
     yield _gauge("cute_streams", "Streams.", vitals.stream_count)
     yield _gauge("cute_stream_bytes", "Bytes of all streams.", vitals.stream_bytes)
+    yield _gauge("cute_groups", "Consumer groups.", vitals.group_count)
+    yield _gauge(
+        "cute_group_lag_max",
+        "Records that the group furthest behind has before it in a stream.",
+        vitals.group_lag_max,
+    )
 
 
 def _disk(vitals: Vitals) -> Iterator[Metric]:

@@ -140,11 +140,11 @@ def _raw_bytes(came: Any, position: int, name: str) -> bytes | None:
 async def append(request: web.Request, query: WriteQuery) -> web.Response:
     """POST /v1/streams/{stream}/records; on the leader."""
     stream = stream_name(request, writes=True)
-    key = _idempotency_key(request)
+    key = idempotency_key(request)
     context = context_of(request)
     body = await read_struct(request, APPEND_FORM)
-    records = await _to_records(body)
-    batch = build_append(stream, body, records, key, _record_bytes_limit(context, stream))
+    records = await to_records(body)
+    batch = build_append(stream, body, records, key, record_bytes_limit(context, stream))
     receipt = await context.live_replica().append(batch, timeout_s=query.timeout_ms / 1000)
     return answer(request, describe(receipt))
 
@@ -153,7 +153,7 @@ def describe(receipt: Receipt) -> dict[str, Any]:
     return asdict(receipt) | {"durability": "quorum"}
 
 
-async def _to_records(body: JsonAppend | MsgpackAppend) -> list[Record]:
+async def to_records(body: JsonAppend | MsgpackAppend) -> list[Record]:
     """Convert piece by piece, so that a large body does not keep heartbeats waiting."""
     records: list[Record] = []
     for start in range(0, len(body.records), SLICE_RECORDS):
@@ -210,7 +210,7 @@ def _check_sizes(records: Sequence[Record], limit: int) -> int:
     return largest
 
 
-def _record_bytes_limit(context: Context, stream: str) -> int:
+def record_bytes_limit(context: Context, stream: str) -> int:
     """Return the stream's own limit if it is known here; the state machine has the last word."""
     try:
         config = context.live_replica().stream(stream).config
@@ -219,7 +219,8 @@ def _record_bytes_limit(context: Context, stream: str) -> int:
     return int(config["max.message.bytes"])
 
 
-def _idempotency_key(request: web.Request) -> str | None:
+def idempotency_key(request: web.Request) -> str | None:
+    """Return the request's key, None if it has none; raises Problem `invalid_request`."""
     given = request.headers.getall("Idempotency-Key", [])
     if not given:
         return None

@@ -49,12 +49,16 @@ def stream_name(request: web.Request, *, writes: bool) -> str:
 
     Raises Problem: `invalid_request`, `forbidden`.
     """
-    name = request.match_info["stream"]
+    return checked_name("stream", request.match_info["stream"], writes=writes)
+
+
+def checked_name(field: str, name: str, *, writes: bool) -> str:
+    """Return the name of a stream or group, or raise as `stream_name` does."""
     if not STREAM_NAME.fullmatch(name):
         came = name if len(name) <= 128 else name[:127] + "…"
-        raise invalid("stream", f"came {came!r}, wanted [a-z0-9][a-z0-9._-]{{0,127}}")
+        raise invalid(field, f"came {came!r}, wanted [a-z0-9][a-z0-9._-]{{0,127}}")
     if writes and name.startswith("_"):
-        raise Problem("forbidden", f"{name}: streams whose names begin with _ are the system's")
+        raise Problem("forbidden", f"{field} {name}: names that begin with _ are the system's")
     return name
 
 

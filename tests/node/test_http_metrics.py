@@ -60,6 +60,18 @@ async def test_a_leader_says_how_far_it_is(node) -> None:
     assert seen.value("process_cpu_seconds_total") > 0
 
 
+async def test_the_largest_lag_of_all_groups_is_told(node) -> None:
+    assert (await scrape(node)).value("cute_group_lag_max") == 0
+    await node.create("orders")
+    await node.append("orders", "a", "b", "c")
+    for group, offset in (("billing", 1), ("audit", 2)):
+        path = f"/v1/groups/{group}/streams/orders/offset"
+        await node.call("PUT", path, status=200, json={"offset": offset})
+    seen = await scrape(node)
+    assert seen.value("cute_groups") == 2
+    assert seen.value("cute_group_lag_max") == 2
+
+
 async def test_an_append_is_an_fsync_and_its_bytes(node) -> None:
     await node.create("orders")
     before = await scrape(node)

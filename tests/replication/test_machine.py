@@ -8,13 +8,18 @@ import pytest
 
 from cute_logger.replication import snapshot
 from cute_logger.replication.commands import (
+    AcquireLease,
     AlterStream,
     AppendBatch,
     Command,
+    CommitOffset,
     CreateStream,
+    DeleteGroup,
     DeleteStream,
     InitCluster,
     RegisterProducer,
+    ReleaseLease,
+    Transact,
     TrimStream,
     decode_commands,
     encode_commands,
@@ -241,5 +246,11 @@ def test_commands_survive_encoding() -> None:
         InitCluster("c", 1),
         TrimStream("s", 3, 1, 2),
         AlterStream("s", {"a": 1}, 1),
+        CommitOffset("g", "s", 3, None, 1),
+        AcquireLease("g", "s", "m", 5, 1),
+        ReleaseLease("g", "s", 1, None, 1),
+        DeleteGroup("g", 1),
     ]
+    commits = [CommitOffset("g", "s", 3, 7, 1)]
+    commands.append(Transact(commands[:1], commits, "k", bytes(16), 1))
     assert decode_commands(memoryview(encode_commands(commands))) == commands
