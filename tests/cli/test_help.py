@@ -82,4 +82,14 @@ def test_up_leaves_the_processors_to_its_nodes() -> None:
 
 
 def test_commands_that_are_not_built_are_not_listed() -> None:
-    assert set(COMMANDS) == {"cluster", "node", "produce", "read", "sim", "stream", "tail", "up"}
+    assert set(COMMANDS) == {
+        "cluster",
+        "log",
+        "node",
+        "produce",
+        "read",
+        "sim",
+        "stream",
+        "tail",
+        "up",
+    }
