@@ -27,9 +27,9 @@ from ..storage.log import LogState
 from ..storage.names import store_path
 from ..storage.store import Store
 
-_FETCHING = ".fetching"
-_FETCHED = ".fetched"
-_PIECE_SUFFIX = ".piece"
+FETCHING = ".fetching"
+FETCHED = ".fetched"
+PIECE_SUFFIX = ".piece"
 _COPY_BYTES = 1 << 20
 
 
@@ -44,7 +44,7 @@ class Piece:
 
     @property
     def name(self) -> str:
-        return f"{self.base_offset:020d}-{self.start:020d}{_PIECE_SUFFIX}"
+        return f"{self.base_offset:020d}-{self.start:020d}{PIECE_SUFFIX}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Staging:
     def __init__(self, files: FileSystem, folder: DataFolder) -> None:
         self._files = files
         self._folder = folder
-        self._fetching = checkpoint.path_in(folder.path) + _FETCHING
+        self._fetching = checkpoint.path_in(folder.path) + FETCHING
 
     def begin(self) -> None:
         """Make room for another node's checkpoint; pieces fetched before are kept."""
@@ -130,7 +130,7 @@ class Staging:
             self._files.sync_folder(self._folder.stream_folder(stream_id))
         self._files.sync_folder(self._folder.streams_folder)
         self._sync(self._fetching)
-        self._files.rename(self._fetching, checkpoint.path_in(self._folder.path) + _FETCHED)
+        self._files.rename(self._fetching, checkpoint.path_in(self._folder.path) + FETCHED)
         self._files.sync_folder(self._folder.path)
 
     def _remove_others(self, pieces: Sequence[Piece]) -> None:
@@ -207,12 +207,12 @@ def _joint(piece: Piece, held: Held | None) -> tuple[bytes, int]:
 
 def is_fetching(files: FileSystem, folder: DataFolder) -> bool:
     """Was a fetch interrupted, whose pieces are of use when it goes on?"""
-    return files.exists(checkpoint.path_in(folder.path) + _FETCHING)
+    return files.exists(checkpoint.path_in(folder.path) + FETCHING)
 
 
 def finish_install(files: FileSystem, folder: DataFolder) -> None:
     """Put a committed snapshot in place, before anything else is opened."""
-    fetched = checkpoint.path_in(folder.path) + _FETCHED
+    fetched = checkpoint.path_in(folder.path) + FETCHED
     if not files.exists(fetched):
         return
     for path in _pieces(files, folder):
@@ -228,14 +228,20 @@ def _pieces(files: FileSystem, folder: DataFolder) -> Iterator[str]:
     for stream in files.listdir(folder.streams_folder):
         path = f"{folder.streams_folder}/{stream}"
         for name in files.listdir(path):
-            if name.endswith(_PIECE_SUFFIX):
+            if name.endswith(PIECE_SUFFIX):
                 yield f"{path}/{name}"
+
+
+def piece_place(name: str) -> tuple[int, int]:
+    """The base offset of the segment, and where in it the piece with that name begins."""
+    base_offset, start = map(int, name.removesuffix(PIECE_SUFFIX).split("-"))
+    return base_offset, start
 
 
 def _place(files: FileSystem, path: str) -> None:
     """Make a piece part of its segment; may be repeated after a crash."""
     stream_folder, _, name = path.rpartition("/")
-    base_offset, start = map(int, name.removesuffix(_PIECE_SUFFIX).split("-"))
+    base_offset, start = piece_place(name)
     target = store_path(stream_folder, base_offset)
     if start == 0:
         files.rename(path, target)

@@ -151,6 +151,12 @@ def restore(sections: Iterable[bytes], machine: StateMachine) -> dict[int, LogSt
     return logs
 
 
+def decode_section(section: bytes) -> msgspec.Struct:
+    """One section, for who looks at a checkpoint without taking it over. Raises MsgspecError."""
+    decoded: msgspec.Struct = _decoder.decode(section)
+    return decoded
+
+
 def meta_of(sections: Iterable[bytes]) -> Meta:
     """The part of a checkpoint that says what it covers."""
     return next(s for s in map(_decoder.decode, sections) if isinstance(s, Meta))

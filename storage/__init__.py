@@ -1,5 +1,6 @@
 """Batches on one node's disk: synchronous, one writer, no network, no Raft.
 
+`Log` with `LogConfig`, `Record` and the errors is a library by itself: `README.md` shows it.
 Read from the bottom: `filesystem` (the disk), `record` and `batch` (the bytes), `store` and `index`
 (the files), `segment`, `log`; beside them `wal` (the Raft journal), `checkpoint` and `folder` (a
 node's data). `DESIGN.md` draws the formats and gives the reasons.

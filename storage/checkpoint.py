@@ -62,6 +62,11 @@ def path_in(folder: str) -> str:
 
 def read(files: FileSystem, path: str) -> list[bytes]:
     """Return the sections of the checkpoint in the file `path`. Raises Damaged, OSError."""
+    return [section for _, section in read_placed(files, path)]
+
+
+def read_placed(files: FileSystem, path: str) -> list[tuple[int, bytes]]:
+    """Return what `read` does, each section with its position in the file."""
     file = files.open(path)
     try:
         return _read(file, path)
@@ -89,11 +94,11 @@ def _write(file: File, sections: Iterable[bytes]) -> None:
     file.write_at(position, [_SECTION.pack(_TRAILER_LENGTH, crc), number])
 
 
-def _read(file: File, path: str) -> list[bytes]:
+def _read(file: File, path: str) -> list[tuple[int, bytes]]:
     size = file.size()
     if file.read_at(0, len(_MAGIC)) != _MAGIC:
         raise Damaged(path, 0, "this is no checkpoint")
-    sections: list[bytes] = []
+    sections: list[tuple[int, bytes]] = []
     position, crc = len(_MAGIC), 0
     while True:
         head = file.read_at(position, _SECTION.size)
@@ -108,9 +113,9 @@ def _read(file: File, path: str) -> list[bytes]:
         crc = _next_crc(crc, head[: _LENGTH.size], body)
         if crc != expected:
             raise Damaged(path, position, "the section's checksum does not match")
-        position += _SECTION.size + body_size
+        begin, position = position, position + _SECTION.size + body_size
         if not is_trailer:
-            sections.append(body)
+            sections.append((begin, body))
         elif (len(sections),) != _COUNT.unpack(body) or position != size:
             raise Damaged(path, position, "the trailer does not match the file")
         else:

@@ -67,6 +67,8 @@ class Lock(Protocol):
 
 
 class FileSystem(Protocol):
+    """A disk, or what passes for one."""
+
     def open(self, path: str, *, create: bool = False) -> File:
         """Open a file for reading and writing.
 

@@ -29,15 +29,15 @@ from .node_mark import FORMAT, MARK_BYTES_MAX, NodeMark, decode_mark, encode_mar
 
 _logger = logging.getLogger(__name__)
 
-_FORMAT_TEXT = b"cute-logger %d\n" % FORMAT
-_LOCK = "lock"
-_FORMAT_NAME = "format"
-_NODE_NAME = "node"
+FORMAT_TEXT = b"cute-logger %d\n" % FORMAT
+LOCK_NAME = "lock"
+FORMAT_NAME = "format"
+NODE_NAME = "node"
 _DATA_FOLDERS = ("wal", "streams")
 _DATA_NAMES = ("checkpoint", "checkpoint.fetching", "checkpoint.fetched", *_DATA_FOLDERS)
-_ASIDE_SUFFIX = ".damaged"
+ASIDE_SUFFIX = ".damaged"
 _TEMPORARY_SUFFIX = ".tmp"
-_HARMLESS_NAMES = frozenset({_LOCK, _NODE_NAME, "lost+found"})
+_HARMLESS_NAMES = frozenset({LOCK_NAME, NODE_NAME, "lost+found"})
 """What a folder may hold before it is anybody's; the last one is in the root of every ext4 disk."""
 
 
@@ -63,7 +63,7 @@ class DataFolder:
         path = posixpath.normpath(path)
         files.make_folder(path)
         files.sync_folder(posixpath.dirname(path) or ".")
-        lock = files.lock(f"{path}/{_LOCK}")
+        lock = files.lock(f"{path}/{LOCK_NAME}")
         try:
             folder = cls(path, files, lock, _check_or_claim(files, path, node_id))
             if folder._mark.is_moving:
@@ -106,7 +106,7 @@ class DataFolder:
     def end_repair(self) -> None:
         """What is here now is whole: give up what was set aside. Blocks; raises OSError."""
         for name in _DATA_NAMES:
-            self._remove(name + _ASIDE_SUFFIX)
+            self._remove(name + ASIDE_SUFFIX)
         self._files.sync_folder(self.path)
         self._change(is_repairing=False)
 
@@ -117,7 +117,7 @@ class DataFolder:
                 self._remove(name)
             elif self._files.exists(f"{self.path}/{name}"):
                 path = f"{self.path}/{name}"
-                self._files.rename(path, path + _ASIDE_SUFFIX)
+                self._files.rename(path, path + ASIDE_SUFFIX)
         self._files.sync_folder(self.path)
         self._change(is_moving=False)
 
@@ -125,7 +125,7 @@ class DataFolder:
         path = f"{self.path}/{name}"
         if not self._files.exists(path):
             return
-        if name.removesuffix(_ASIDE_SUFFIX) in _DATA_FOLDERS:
+        if name.removesuffix(ASIDE_SUFFIX) in _DATA_FOLDERS:
             self._files.remove_folder(path)
         else:
             self._files.remove(path)
@@ -157,7 +157,7 @@ def set_aside(path: str, node_id: str, files: FileSystem = OS_FILES) -> None:
     Blocks; raises FolderLocked, WrongFormat, OSError.
     """
     path = posixpath.normpath(path)
-    lock = files.lock(f"{path}/{_LOCK}")
+    lock = files.lock(f"{path}/{LOCK_NAME}")
     try:
         mark = NodeMark(
             id=node_id,
@@ -165,7 +165,7 @@ def set_aside(path: str, node_id: str, files: FileSystem = OS_FILES) -> None:
             cluster_id=_cluster_id(files, path, node_id),
             is_moving=True,
             is_repairing=True,
-            is_incomplete=any(name.endswith(_ASIDE_SUFFIX) for name in files.listdir(path)),
+            is_incomplete=any(name.endswith(ASIDE_SUFFIX) for name in files.listdir(path)),
         )
         _write_mark(files, path, mark)
     finally:
@@ -186,33 +186,33 @@ def _cluster_id(files: FileSystem, path: str, node_id: str) -> str | None:
 
 def _check_or_claim(files: FileSystem, path: str, node_id: str) -> NodeMark:
     """Compare the folder's marks; write them, the format last, if it holds nothing else."""
-    if not files.exists(f"{path}/{_FORMAT_NAME}"):
+    if not files.exists(f"{path}/{FORMAT_NAME}"):
         _check_empty(files, path)
         mark = NodeMark(id=node_id, incarnation=_new_incarnation())
         _write_mark(files, path, mark)
-        _write(files, f"{path}/{_FORMAT_NAME}", _FORMAT_TEXT)
+        _write(files, f"{path}/{FORMAT_NAME}", FORMAT_TEXT)
         return mark
     try:
-        mark = decode_mark(_read(files, f"{path}/{_NODE_NAME}"))
+        mark = decode_mark(read_small(files, f"{path}/{NODE_NAME}"))
     except (ValueError, FileNotFoundError, RecursionError) as error:
-        _check_format(files, path)
+        check_format(files, path)
         reason = f"it does not say whose data this is: {error}"
-        raise Damaged(f"{path}/{_NODE_NAME}", 0, reason) from None
+        raise Damaged(f"{path}/{NODE_NAME}", 0, reason) from None
     if mark.format != FORMAT:
         raise WrongFormat(path, f"its format is {mark.format}, this version reads {FORMAT}")
     if mark.id != node_id:
         raise WrongFormat(path, f'it belongs to node "{mark.id}", this one is "{node_id}"')
-    if _read(files, f"{path}/{_FORMAT_NAME}") != _FORMAT_TEXT:
+    if read_small(files, f"{path}/{FORMAT_NAME}") != FORMAT_TEXT:
         _logger.warning("the format's name was damaged, writes it anew", extra={"path": path})
-        _write(files, f"{path}/{_FORMAT_NAME}", _FORMAT_TEXT)
+        _write(files, f"{path}/{FORMAT_NAME}", FORMAT_TEXT)
     return mark
 
 
-def _check_format(files: FileSystem, path: str) -> None:
-    found = _read(files, f"{path}/{_FORMAT_NAME}")
-    if found != _FORMAT_TEXT:
+def check_format(files: FileSystem, path: str) -> None:
+    found = read_small(files, f"{path}/{FORMAT_NAME}")
+    if found != FORMAT_TEXT:
         text = found.decode("utf-8", "replace").strip()
-        wanted = _FORMAT_TEXT.decode().strip()
+        wanted = FORMAT_TEXT.decode().strip()
         raise WrongFormat(path, f'its format is "{text}", this version reads "{wanted}"')
 
 
@@ -222,7 +222,7 @@ def _check_empty(files: FileSystem, path: str) -> None:
             raise WrongFormat(path, f'it holds "{name}" but does not say its format')
 
 
-def _read(files: FileSystem, path: str) -> bytes:
+def read_small(files: FileSystem, path: str) -> bytes:
     file = files.open(path)
     try:
         return file.read_at(0, MARK_BYTES_MAX)
@@ -231,7 +231,7 @@ def _read(files: FileSystem, path: str) -> bytes:
 
 
 def _write_mark(files: FileSystem, path: str, mark: NodeMark) -> None:
-    _write(files, f"{path}/{_NODE_NAME}", encode_mark(mark))
+    _write(files, f"{path}/{NODE_NAME}", encode_mark(mark))
 
 
 def _write(files: FileSystem, path: str, content: bytes) -> None:

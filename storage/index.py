@@ -31,6 +31,8 @@ assert sys.byteorder == "little", "the index is used in place, as this machine's
 _ENTRY_SIZE = 8
 _ROOM_BYTES_MIN = 4096
 _LOW = 2**32 - 1
+_FILE_BYTES_MAX = 64 * 1024 * 1024
+"""More than any index needs that is looked at without a map."""
 
 RELATIVE_OFFSET_MAX = _LOW
 POSITION_MAX = _LOW
@@ -147,12 +149,8 @@ class OffsetIndex:
             return f"{size} bytes are more than any store needs"
         self._remap(size)
         entries = self._entries.tolist()
-        self._count = entries.index(0) if 0 in entries else len(entries)
-        if any(entries[self._count :]):
-            return "an entry behind the end"
-        if any(low >= high for low, high in pairwise(entries[: self._count])):
-            return "entries that do not ascend"
-        return None
+        self._count = count_entries(entries)
+        return doubt_about(entries)
 
     def _cut(self, position: int) -> None:
         while self._count and self.last().position >= position:
@@ -189,6 +187,39 @@ class OffsetIndex:
         self._map.release()
         self._map = memoryview(b"")
         self._entries = self._map.cast("Q")
+
+
+def count_entries(entries: list[int]) -> int:
+    """Return how many there are before the room for more."""
+    return entries.index(0) if 0 in entries else len(entries)
+
+
+def doubt_about(entries: list[int]) -> str | None:
+    """Return why these cannot be the entries of an index, if so."""
+    count = count_entries(entries)
+    if any(entries[count:]):
+        return "an entry behind the end"
+    if any(low >= high for low, high in pairwise(entries[:count])):
+        return "entries that do not ascend"
+    return None
+
+
+def read_entries(files: FileSystem, path: str) -> list[IndexEntry]:
+    """Return the entries of an index file, without a map. Raises ValueError if it makes no sense,
+    OSError.
+    """
+    file = files.open(path)
+    try:
+        size = file.size()
+        if size % _ENTRY_SIZE or size > _FILE_BYTES_MAX:
+            raise ValueError(f"an index is not of {size} bytes")
+        entries = memoryview(file.read_at(0, size)).cast("Q").tolist()
+    finally:
+        file.close()
+    doubt = doubt_about(entries)
+    if doubt is not None:
+        raise ValueError(doubt)
+    return [_unpack(entry) for entry in entries[: count_entries(entries)]]
 
 
 def _unpack(entry: int) -> IndexEntry:

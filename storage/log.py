@@ -28,7 +28,7 @@ from .log_state import LogConfig as LogConfig
 from .log_state import LogState as LogState
 from .log_state import check_segment_bytes_max
 from .names import base_offsets, remove_files
-from .record import Record, encode_records
+from .record import Record, StoredRecord, encode_records
 from .recovery import cut_to_vouched, recover_last, stored_sizes
 from .sealed import SealedSegments
 from .segment import Segment
@@ -36,6 +36,7 @@ from .store import parse_all
 
 _DEFAULT_CONFIG = LogConfig()
 _VOUCHED_UNSYNCED_MAX = 8
+_PIECE_BYTES = 256 * 1024
 
 
 class Log:
@@ -279,6 +280,21 @@ class Log:
             return CHAIN_START
         before = self._sealed.find(segment.base_offset - 1)
         return before.last_digest if before is not None and before.last is not None else None
+
+    def records(self, start: int | None = None) -> Iterator[StoredRecord]:
+        """Yield the records from offset `start` (by default all) to where the log ends meanwhile.
+
+        Reads in pieces, so that memory does not grow with the log; what is appended while somebody
+        iterates is yielded, too. Raises what `read` raises, OffsetOutOfRange also for records that
+        are trimmed before they are reached.
+        """
+        offset = self.log_start_offset if start is None else start
+        while batches := self.read(offset, _PIECE_BYTES):
+            for batch in batches:
+                for record in batch.records():
+                    if record.offset >= offset:
+                        yield record
+            offset = batches[-1].next_offset
 
     def sync(self) -> LogState:
         """Make all that was appended durable, files and their names, and return what that is."""

@@ -29,6 +29,7 @@ class Command(NamedTuple):
 COMMANDS = {
     "cluster": Command(".cluster_command:cluster", "Members, leader, progress; leadership."),
     "group": Command(".group_command:group", "Consumer groups: offsets, lag, leases."),
+    "log": Command(".log_command:log", "Look into a stopped node's files; verify them."),
     "node": Command(".node_command:node", "Run one node in the foreground."),
     "produce": Command(".produce_command:produce", "Append records, one per line."),
     "read": Command(".read_command:read", "Print records and stop."),

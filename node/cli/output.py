@@ -9,7 +9,10 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 
 class Counter(Protocol):
@@ -79,3 +82,62 @@ def progress(title: str, *, is_wanted: bool = True) -> Iterator[Counter]:
             shown.update(task, records=totals[0], megabytes=totals[1] / 1e6)
 
         yield count_more
+
+
+_BAR_STEP_BYTES = 1 << 20
+"""Moving the bar costs more than checking a batch."""
+
+
+class ByteBar:
+    """Bytes of a known whole, passing; shown on stderr if that is a terminal."""
+
+    def __init__(self, shown: Progress | None, title: str) -> None:
+        self._shown = shown
+        self._task = shown.add_task(title, total=None) if shown is not None else None
+        self._waiting = 0
+
+    def begin(self, total: int) -> None:
+        if self._shown is not None and self._task is not None:
+            self._shown.update(self._task, total=total)
+
+    def advance(self, size: int) -> None:
+        self._waiting += size
+        if self._shown is None or self._task is None or self._waiting < _BAR_STEP_BYTES:
+            return
+        self._shown.advance(self._task, self._waiting)
+        self._waiting = 0
+
+    def print(self, line: str) -> None:
+        """Print a line on stdout, above the bar where both are one terminal."""
+        if self._shown is not None and sys.stdout.isatty():
+            self._shown.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        else:
+            print(line, flush=True)
+
+
+@contextmanager
+def byte_progress(title: str) -> Iterator[ByteBar]:
+    """Show a bar of bytes, speed and time left."""
+    if not sys.stderr.isatty():
+        yield ByteBar(None, title)
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    ) as shown:
+        yield ByteBar(shown, title)

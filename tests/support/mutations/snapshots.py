@@ -46,7 +46,7 @@ def trimmed_files_go_first(patch: pytest.MonkeyPatch) -> None:
 def put_in_place_by_half(patch: pytest.MonkeyPatch) -> None:
     def finish(files: FileSystem, folder: DataFolder) -> None:
         """The checkpoint replaces the old one before all pieces are where they belong."""
-        fetched = checkpoint.path_in(folder.path) + install._FETCHED
+        fetched = checkpoint.path_in(folder.path) + install.FETCHED
         if files.exists(fetched):
             files.rename(fetched, checkpoint.path_in(folder.path))
             files.sync_folder(folder.path)
