@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -10,13 +12,14 @@ from typing import Any
 import pytest
 
 from cute_logger.replication.config import Limits, ReplicaConfig, Timing
+from cute_logger.replication.errors import NoLeader, NotLeader, OutcomeUnknown
 from cute_logger.replication.replica import Replica
 from cute_logger.replication.types import Append, Receipt
 from cute_logger.storage.record import Record, encode_records
 
 from .ports import free_ports
 
-FAST = Timing(0.03, 0.15, 0.3, 0.3)
+FAST = Timing(0.05, 0.3, 0.6, 0.6)
 
 
 async def until(condition: Callable[[], Any], what: str, deadline_s: float = 10.0) -> Any:
@@ -42,6 +45,7 @@ class Cluster:
         self.running: dict[str, Replica] = {}
         self.founders = list(self.addresses)
         """Whom the settings name; the others join."""
+        self._keys = itertools.count()
         self._folder = folder
         self._limits = limits
 
@@ -93,8 +97,12 @@ class Cluster:
         return leader
 
     async def append(self, *values: bytes, **fields: Any) -> Receipt:
-        leader = await self.leader()
-        return await leader.append(append_of(*values, **fields), timeout_s=10)
+        """As a client does it: again, under the same key, if leadership is lost meanwhile."""
+        fields.setdefault("idempotency_key", f"append {next(self._keys)}")
+        while True:
+            leader = await self.leader()
+            with contextlib.suppress(OutcomeUnknown, NotLeader, NoLeader):
+                return await leader.append(append_of(*values, **fields), timeout_s=10)
 
     async def values(self, name: str, stream: str = "s") -> list[bytes | None]:
         """All values of the stream as `name` serves them, after everything acknowledged so far."""
