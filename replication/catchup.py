@@ -71,7 +71,7 @@ class Catchup:
         staging: Staging,
         stream_files: StreamFiles,
         jobs: Jobs,
-        send: Callable[[str, Message], None],
+        send: Callable[[str, Message], object],
         on_fetched: Callable[[], None],
         bytes_per_s: int,
     ) -> None:

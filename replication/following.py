@@ -16,7 +16,7 @@ from .elections import Elections, Fatal
 from .gate import Gate
 from .journal import RaftJournal
 from .members import Config, Members, decode_config
-from .messages import AppendEntries, AppendReply, SnapshotOffer
+from .messages import Alive, AppendEntries, AppendReply, SnapshotOffer
 from .upstream import COMMAND, FOLLOWER, MEMBERS, now
 
 logger = logging.getLogger(__name__)
@@ -63,6 +63,8 @@ class Following(Elections):
         """Told to the leader, which then takes no appends if that leaves no majority."""
         self.disk_is_full = False
         """No entries are accepted."""
+        self._alive_at = float("-inf")
+        """Not before then the leader hears again that this node is alive."""
         self.offered: tuple[str, SnapshotOffer] | None = None
         """What the leader offered to this node; the engine takes it."""
         super().__init__(
@@ -166,7 +168,11 @@ class Following(Elections):
     ) -> None:
         room = (self.disk_is_short, self.disk_is_full)
         reply = AppendReply(self._term, message.sequence, next_index, success, *room)
-        self.gate.post(node.id, reply)
+        is_sent = self.gate.post(node.id, reply)
+        if not is_sent and now() >= self._alive_at:
+            # The leader must not take a slow disk for a dead node, and step down.
+            self._alive_at = now() + self.timing.append_period_s
+            self.gate.post(node.id, Alive(self._term))
 
     def _on_snapshot_offer(self, node: Node, offer: SnapshotOffer) -> None:
         """The leader's log begins behind this one's end: fetch its state, unless it is known."""

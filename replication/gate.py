@@ -63,16 +63,17 @@ class Gate(Transport):  # type: ignore[misc]
             raise AssertionError(f"stock code that sends {kind} must not run")
         return True
 
-    def post(self, peer: str, message: Message) -> None:
-        """Send `message` as soon as what it promises is durable."""
-        if not isinstance(message, PROMISES):
-            self._emit(peer, message)
-            return
+    def post(self, peer: str, message: Message) -> bool:
+        """Send `message` as soon as what it promises is durable; False if that is not now."""
         position, held = self._log.position, self._held[peer]
-        if held or position > self._log.durable_position:
+        is_held = isinstance(message, PROMISES) and (
+            bool(held) or position > self._log.durable_position
+        )
+        if is_held:
             held.append((position, message))
         else:
             self._emit(peer, message)
+        return not is_held
 
     def release(self) -> None:
         """After an fsync: send what waited for it."""

@@ -80,6 +80,12 @@ class AppendReply(msgspec.Struct, frozen=True, array_like=True, tag=2):
     """… or none: it takes no entries."""
 
 
+class Alive(msgspec.Struct, frozen=True, array_like=True, tag=16):
+    """A follower whose AppendReply waits for its disk is there all the same. Promises nothing."""
+
+    term: int
+
+
 class VoteRequest(msgspec.Struct, frozen=True, array_like=True, tag=3):
     term: int
     last_index: int
@@ -181,6 +187,7 @@ Message: TypeAlias = (
     Hello
     | AppendEntries
     | AppendReply
+    | Alive
     | VoteRequest
     | Vote
     | PreVoteRequest

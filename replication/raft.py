@@ -35,6 +35,7 @@ from .gate import Gate
 from .journal import RaftJournal
 from .members import Config, Members, encode_config, is_one_step, next_step
 from .messages import (
+    Alive,
     AppendEntries,
     AppendReply,
     Message,
@@ -288,6 +289,10 @@ class RaftCore(Following):
         if self._reads:
             self._kick = True
 
+    def _on_alive(self, node: Node, message: Alive) -> None:
+        if self.is_leader() and node in self._progress and message.term == self._term:
+            self._responded[node] = now()
+
     def majority_has_room(self) -> bool:
         """Could an append be stored by a majority without anybody's reserve?"""
         others = sum(not self._progress[node].is_short for node in self._others)
@@ -428,4 +433,4 @@ class RaftCore(Following):
             hand_over.sent = True
             self.transferLeadership(hand_over.target)
 
-    _HANDLERS = Following._HANDLERS | {AppendReply: _on_append_reply}
+    _HANDLERS = Following._HANDLERS | {AppendReply: _on_append_reply, Alive: _on_alive}

@@ -89,7 +89,7 @@ class Repairs:
         stream_files: StreamFiles,
         limits: Limits,
         measures: Measures,
-        post: Callable[[str, Message], None],
+        post: Callable[[str, Message], object],
         wake: Callable[[], None],
     ) -> None:
         """`wake` makes a `poll` come soon."""

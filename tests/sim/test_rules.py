@@ -21,6 +21,7 @@ from cute_logger.replication.journal import RaftJournal
 from cute_logger.replication.members import Config, Member, Members, added
 from cute_logger.replication.messages import (
     PROTOCOL,
+    Alive,
     AppendEntries,
     AppendReply,
     Hello,
@@ -354,6 +355,25 @@ def an_index_for_a_read_covers_what_earlier_leaders_committed(lone: Lone) -> boo
     return index is not None and index >= first_of_term
 
 
+def a_follower_that_waits_for_its_disk_says_that_it_is_alive(lone: Lone) -> bool:
+    entry = Entry(COMMAND, 1, 1)
+    lone.tell("n1", AppendEntries(1, 1, 0, 0, 0, [entry]))
+    said = {type(message) for _, message in lone.sent}
+    lone.flush()
+    assert lone.take(AppendReply)
+    return AppendReply not in said and Alive in said
+
+
+def a_leader_whose_followers_wait_for_their_disks_goes_on(lone: Lone) -> bool:
+    term = lone.lead()
+    lone.flush()
+    for _ in range(10):
+        lone.now += 0.5 * lone.core.timing.check_quorum_s
+        for peer in ("n1", "n2"):
+            lone.tell(peer, Alive(term))
+    return lone.core.is_leader()
+
+
 def a_cold_read_from_before_a_truncation_is_not_used(lone: Lone) -> bool:
     lone.follow(1, 1, 1)
     before = lone.journal.wal.load(1, 1 << 20)()
@@ -564,6 +584,19 @@ def _only_what_is_known_to_be_committed(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(RaftCore, "read_index", read_index)
 
 
+def _nobody_says_so(patch: pytest.MonkeyPatch) -> None:
+    original = Gate.post
+
+    def post(self: Gate, peer: str, message: Message) -> bool:
+        return isinstance(message, Alive) or original(self, peer, message)
+
+    patch.setattr(Gate, "post", post)
+
+
+def _nobody_listens(patch: pytest.MonkeyPatch) -> None:
+    patch.delitem(RaftCore._HANDLERS, Alive)
+
+
 def _any_disk_is_seated(patch: pytest.MonkeyPatch) -> None:
     def seat(self: RaftCore) -> None:
         self._seated = set(self._others)
@@ -610,6 +643,8 @@ RULES: list[tuple[Rule, Break]] = [
     (an_entry_in_the_place_of_a_durable_one_is_not_durable, _durable_index_stays),
     (an_answer_to_an_earlier_process_is_not_taken, _questions_counted_from_one),
     (a_cold_read_from_before_a_truncation_is_not_used, _truncation_unnoticed),
+    (a_follower_that_waits_for_its_disk_says_that_it_is_alive, _nobody_says_so),
+    (a_leader_whose_followers_wait_for_their_disks_goes_on, _nobody_listens),
     (another_disk_under_a_voters_id_does_not_count, _any_disk_is_seated),
     (a_leader_is_heard_that_only_an_uncommitted_list_leaves_out, _only_the_newest_list),
     (a_learner_becomes_a_voter_once_it_has_caught_up, _learners_are_always_ready),

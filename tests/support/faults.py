@@ -30,6 +30,7 @@ EXIT_S: Final = 1.0
 STOP_S: Final = 15.0
 JUMP_MS: Final = 3_600_000
 SLOW_FSYNC_US: Final = 200_000
+STALLED_FSYNC_US: Final = 2_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +185,21 @@ async def slow_leaders_fsync(arena: Arena, load: Load) -> None:
     assert elections <= 1, f"{elections} elections while the leader's disk was slow"
 
 
+async def stall_followers_fsync(arena: Arena, load: Load) -> None:
+    """Every fsync of a majority takes longer than a leader waits for a word: it leads all the same,
+    and what is acknowledged is late.
+    """
+    leader = await arena.cluster.leader()
+    term = await arena.term()
+    for name in arena.followers(leader):
+        arena.inject(name, SYNCS, f"delay_exit={STALLED_FSYNC_US}")
+    load.strike()
+    await _hold(load)
+    arena.stop_injecting()
+    elections = await arena.term() - term
+    assert elections == 0, f"{elections} elections while the followers' disks stalled"
+
+
 async def _fill(arena: Arena, load: Load, *names: str) -> None:
     """Nothing fits on the disks; some time later there is room again."""
     load.strike()
@@ -259,6 +275,12 @@ FAULTS: Final = {
         Fault("fail follower's fsync", fail_followers_fsync, needs_tracing=True, gap_s_max=5),
         Fault("fail writes", fail_writes, needs_tracing=True, gap_s_max=5),
         Fault("slow leader's fsync", slow_leaders_fsync, needs_tracing=True, gap_s_max=5),
+        Fault(
+            "stall followers' fsync",
+            stall_followers_fsync,
+            needs_tracing=True,
+            gap_s_max=8,
+        ),
         Fault("fill leader's disk", fill_leaders_disk, gap_s_max=5),
         Fault("fill follower's disk", fill_followers_disk, gap_s_max=5),
         Fault("fill majority", fill_majority, takes_all=True),

@@ -57,8 +57,9 @@ SLOW_DISKS = Mode(
 
 @mutation("followers acknowledge before their fsync", "Gate.post", "power")
 def _(patch: pytest.MonkeyPatch) -> None:
-    def post(self: Gate, peer: str, message: Message) -> None:
+    def post(self: Gate, peer: str, message: Message) -> bool:
         self._emit(peer, message)
+        return True
 
     patch.setattr(Gate, "post", post)
 
