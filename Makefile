@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: up test lint demo memory chaos mutations clean
+.PHONY: up test lint demo memory catchup chaos mutations clean
 
 up: $(STAMP)  ## a local cluster of three nodes; Ctrl-C stops it and keeps its data
 	$(BIN)/cute up
@@ -24,6 +24,9 @@ demo: $(STAMP)  ## stream real text through a cluster whose leader is killed on 
 
 memory: $(STAMP)  ## resident memory of three nodes while 1 GiB goes through
 	$(BIN)/python deploy/memory.py
+
+catchup: $(STAMP)  ## a node that missed 2 GiB comes back while appends go on
+	$(BIN)/python deploy/catchup.py
 
 chaos: $(STAMP)  ## every kind of fault on real processes, networks and disks, five times each; needs root
 	$(BIN)/python deploy/chaos.py
