@@ -85,7 +85,7 @@ class AppendReply(msgspec.Struct, frozen=True, array_like=True, tag=2):
 class Alive(msgspec.Struct, frozen=True, array_like=True, tag=16):
     """A follower whose AppendReply waits for its disk is there all the same. Promises nothing."""
 
-    term: int
+    term: Number
 
 
 class VoteRequest(msgspec.Struct, frozen=True, array_like=True, tag=3):
