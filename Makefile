@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: up test lint demo memory catchup chaos mutations clean
+.PHONY: up test lint demo memory catchup chaos mutations fuzz clean
 
 up: $(STAMP)  ## a local cluster of three nodes; Ctrl-C stops it and keeps its data
 	$(BIN)/cute up
@@ -33,6 +33,10 @@ chaos: $(STAMP)  ## every kind of fault on real processes, networks and disks, f
 
 mutations: $(STAMP)  ## every deliberate bug, and how soon the simulator notices it; takes some minutes
 	PYTHONPATH=tests $(BIN)/python -m support.mutations.table > replication/sim/MUTATIONS.md
+
+fuzz: $(STAMP)  ## every parser of foreign bytes, coverage-guided; FUZZ_SECONDS (600) for each
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
+	$(BIN)/python tests/fuzz/run.py $(FUZZ_TARGETS)
 
 # The editable install links file by file: a module that was added or removed needs it again.
 $(STAMP): pyproject.toml $(shell find client node replication storage -type d ! -name __pycache__)

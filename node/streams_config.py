@@ -107,7 +107,7 @@ def _ratio(value: Given) -> str:
     """Return the ratio as decimal text: what goes through Raft holds no floats."""
     try:
         ratio = float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         ratio = -1.0
     if isinstance(value, bool) or not 0 <= ratio <= 1:
         raise ValueError(f"{value!r} is no ratio from 0 to 1")

@@ -21,7 +21,7 @@ from .install import BadSnapshot, Held, Staging, plan
 from .jobs import Jobs
 from .messages import Message, SnapshotData, SnapshotOffer, SnapshotRead
 from .runtime import Lane
-from .snapshot import log_states
+from .snapshot import BadCheckpoint, log_states
 from .stream_files import StreamFiles
 
 logger = logging.getLogger(__name__)
@@ -172,8 +172,12 @@ class Catchup:
             yield from _written(*under_way.popleft())
 
     def _compare(self) -> tuple[dict[int, LogState], dict[int, Held]]:
-        """What the snapshot lists, and what is here (durable from now on)."""
-        return log_states(self._staging.checkpoint_sections()), self._stream_files.held()
+        """What the snapshot lists, and what is here (durable from now on). Raises BadSnapshot."""
+        try:
+            wanted = log_states(self._staging.checkpoint_sections())
+        except BadCheckpoint as error:
+            raise BadSnapshot(str(error)) from error
+        return wanted, self._stream_files.held()
 
     def _go(self, result: Any) -> None:
         """Take the next step."""

@@ -10,21 +10,40 @@ apply takes the largest seen as log time and never looks at a clock of its own.
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
 
 import msgspec
+from msgspec import Meta
+
+from ..storage.batch import BATCH_BYTES_MAX, BATCH_HEADER_SIZE
+from ..storage.errors import StorageError
+from ..storage.wal_frame import NUMBER_MAX, Number
+
+Timestamp: TypeAlias = Annotated[int, Meta(ge=-NUMBER_MAX - 1, le=NUMBER_MAX)]
+_Body: TypeAlias = Annotated[bytes, Meta(max_length=BATCH_BYTES_MAX - BATCH_HEADER_SIZE)]
+_Count: TypeAlias = Annotated[int, Meta(ge=1, le=2**32 - 1)]
+_Epoch: TypeAlias = Annotated[int, Meta(ge=0, le=2**32 - 1)]
+"""As wide as their fields in a batch: what is decoded can be applied."""
+
+
+class BadEntry(StorageError):
+    """An entry holds what this version does not understand.
+
+    Its checksum is right, so a newer version wrote it, or a bug. The node stops: to pass over it
+    would lead to another state than the other replicas'.
+    """
 
 
 class AppendBatch(msgspec.Struct, frozen=True, array_like=True, tag=1):
     stream: str
-    body: bytes
+    body: _Body
     """Records, packed as `storage.record` does."""
-    count: int
+    count: _Count
     record_bytes_max: int
-    timestamp: int
-    max_timestamp: int | None
+    timestamp: Timestamp
+    max_timestamp: Timestamp | None
     if_offset: int | None
-    producer: tuple[int, int, int] | None
+    producer: tuple[Number, _Epoch, Number] | None
     """id, epoch, sequence."""
     key: str | None
     """Idempotency key."""
@@ -35,30 +54,30 @@ class AppendBatch(msgspec.Struct, frozen=True, array_like=True, tag=1):
 class CreateStream(msgspec.Struct, frozen=True, array_like=True, tag=2):
     name: str
     config: dict[str, int | str | bool]
-    timestamp: int
+    timestamp: Timestamp
 
 
 class DeleteStream(msgspec.Struct, frozen=True, array_like=True, tag=3):
     name: str
-    timestamp: int
+    timestamp: Timestamp
 
 
 class RegisterProducer(msgspec.Struct, frozen=True, array_like=True, tag=4):
     name: str | None
-    timestamp: int
+    timestamp: Timestamp
 
 
 class InitCluster(msgspec.Struct, frozen=True, array_like=True, tag=5):
     """First command of a cluster's life: gives it its id."""
 
     cluster_id: str
-    timestamp: int
+    timestamp: Timestamp
 
 
 class TrimStream(msgspec.Struct, frozen=True, array_like=True, tag=6):
     name: str
     before: int
-    timestamp: int
+    timestamp: Timestamp
     stream_id: int | None = None
     """Trim only this one, not a later stream of the same name."""
 
@@ -67,15 +86,15 @@ class AlterStream(msgspec.Struct, frozen=True, array_like=True, tag=7):
     name: str
     changes: dict[str, int | str | bool]
     """The settings that change; the others stay, whoever else changes them meanwhile."""
-    timestamp: int
+    timestamp: Timestamp
 
 
 class CommitOffset(msgspec.Struct, frozen=True, array_like=True, tag=8):
     group: str
     stream: str
-    offset: int
-    lease: int | None
-    timestamp: int
+    offset: Number
+    lease: Number | None
+    timestamp: Timestamp
 
 
 class AcquireLease(msgspec.Struct, frozen=True, array_like=True, tag=9):
@@ -84,8 +103,8 @@ class AcquireLease(msgspec.Struct, frozen=True, array_like=True, tag=9):
     group: str
     stream: str
     member: str
-    ttl_ms: int
-    timestamp: int
+    ttl_ms: Number
+    timestamp: Timestamp
 
 
 class ReleaseLease(msgspec.Struct, frozen=True, array_like=True, tag=10):
@@ -93,14 +112,14 @@ class ReleaseLease(msgspec.Struct, frozen=True, array_like=True, tag=10):
 
     group: str
     stream: str
-    lease: int | None
+    lease: Number | None
     member: str | None
-    timestamp: int
+    timestamp: Timestamp
 
 
 class DeleteGroup(msgspec.Struct, frozen=True, array_like=True, tag=11):
     name: str
-    timestamp: int
+    timestamp: Timestamp
 
 
 class Transact(msgspec.Struct, frozen=True, array_like=True, tag=12):
@@ -113,7 +132,7 @@ class Transact(msgspec.Struct, frozen=True, array_like=True, tag=12):
     """Idempotency key of the whole."""
     digest: bytes
     """Of what it does, without its conditions: a repeat may come under a newer lease."""
-    timestamp: int
+    timestamp: Timestamp
 
 
 Command: TypeAlias = (
@@ -140,4 +159,8 @@ def encode_commands(commands: list[Command]) -> bytes:
 
 
 def decode_commands(payload: memoryview) -> list[Command]:
-    return _decoder.decode(payload)
+    """Raises BadEntry."""
+    try:
+        return _decoder.decode(payload)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise BadEntry(f"an entry holds no commands: {error}") from None

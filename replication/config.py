@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Annotated, TypeAlias
+
+from msgspec import Meta
 
 KiB = 1 << 10
 MiB = 1 << 20
 
 Address = tuple[str, int]
+Port: TypeAlias = Annotated[int, Meta(ge=0, le=65_535)]
 
 
 @dataclass(frozen=True, slots=True)

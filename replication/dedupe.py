@@ -78,7 +78,7 @@ class KeyTable:
         entries = self._entries
         entries.pop(key, None)
         entries[key] = appended
-        while len(entries) > self.entries_max:
+        while len(entries) > max(self.entries_max, 0):
             _, oldest = entries.popitem(last=False)
             self.forgotten_until = max(self.forgotten_until, oldest.timestamp)
         horizon = log_time - self.window_ms

@@ -24,10 +24,10 @@ from ..storage.names import base_offsets, store_path
 from ..storage.stopped_folder import StoppedFolder
 from ..storage.wal_frame import Frame, Kind, decode_vote
 from ..storage.wal_scan import PlacedFrame, WalScan
-from .commands import decode_commands
+from .commands import BadEntry, decode_commands
 from .install import FETCHED, FETCHING
 from .members import decode_config
-from .snapshot import StreamRow, decode_section
+from .snapshot import BadCheckpoint, StreamRow, decode_section
 from .upstream import COMMAND, MEMBERS, NOOP
 
 Row: TypeAlias = dict[str, Any]
@@ -118,8 +118,8 @@ class Dump:
         for position, section in sections:
             try:
                 decoded = decode_section(section)
-            except msgspec.MsgspecError as error:
-                yield self._finding(Finding(path, position, f"not understood: {error}"))
+            except BadCheckpoint as error:
+                yield self._finding(Finding(path, position, str(error)))
                 continue
             kind = _words(type(decoded).__name__)
             fields = _shown(decoded)
@@ -160,7 +160,7 @@ class Dump:
         try:
             sections = checkpoint.read(files, path) if files.exists(path) else []
             rows = [decode_section(section) for section in sections]
-        except (Damaged, msgspec.MsgspecError):
+        except (Damaged, BadCheckpoint):
             return {}
         return {row.id: row for row in rows if isinstance(row, StreamRow)}
 
@@ -233,7 +233,7 @@ def summary(payload: bytes) -> Row:
             return {"commands": ["members"], "members": [_shown(member) for member in members]}
         if kind == COMMAND:
             return {"commands": [_command(command) for command in decode_commands(body)]}
-    except msgspec.MsgspecError as error:
+    except BadEntry as error:
         return {"commands": [f"not understood: {error}"]}
     return {"commands": [f"unknown kind {kind.hex()}"]}
 

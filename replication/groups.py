@@ -24,7 +24,8 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
-from .commands import AcquireLease, CommitOffset, ReleaseLease
+from ..storage.wal_frame import NUMBER_MAX, Number
+from .commands import AcquireLease, CommitOffset, ReleaseLease, Timestamp
 from .errors import (
     BeyondHighWatermark,
     ConditionFailed,
@@ -56,9 +57,9 @@ class Position(msgspec.Struct, frozen=True, array_like=True):
 class GroupMeta(msgspec.Struct, frozen=True, array_like=True, tag=5):
     """What the checkpoint keeps beside the positions."""
 
-    time_ms: int
-    last_timestamp: int | None
-    next_lease: int
+    time_ms: Number
+    last_timestamp: Timestamp | None
+    next_lease: Number
 
 
 Row = tuple[str, str, Position]
@@ -83,7 +84,8 @@ class GroupTable:
     def tick(self, timestamp: int) -> None:
         """An entry that concerns groups was proposed at `timestamp`."""
         if self._last_timestamp is not None:
-            self.time_ms += max(0, timestamp - self._last_timestamp)
+            passed_ms = max(0, timestamp - self._last_timestamp)
+            self.time_ms = min(self.time_ms + passed_ms, NUMBER_MAX)
         self._last_timestamp = timestamp
 
     # ---- looking

@@ -7,10 +7,12 @@ streams' segments that it lacks; replicas are equal byte for byte, so what it ha
     streams/<stream>/<base>-<start>.piece   bytes of that segment from position `start` on
     checkpoint.fetched                      the same checkpoint: everything verified and durable
 
-The rename to `checkpoint.fetched` is the point of no return. Everything after it is repeated at the
-next start if the process dies in between: pieces go to their segments, then the checkpoint replaces
-this node's own. The write-ahead log ends before that one, so it begins anew. Nothing is moved from
-one folder to another: whether such a move is one step after a power loss, file systems differ.
+The rename to `checkpoint.fetched` decides that the next start installs it. Everything after it is
+repeated at the next start if the process dies in between: pieces go to their segments, then the
+checkpoint replaces this node's own. Only this process can still take the name back, if it turned to
+another snapshot, or back to the log, while this one was being verified. The write-ahead log ends
+before the new checkpoint, so it begins anew. Nothing is moved from one folder to another: whether
+such a move is one step after a power loss, file systems differ.
 """
 
 from __future__ import annotations
@@ -67,9 +69,14 @@ class Staging:
         self._files = files
         self._folder = folder
         self._fetching = checkpoint.path_in(folder.path) + FETCHING
+        self._fetched = checkpoint.path_in(folder.path) + FETCHED
 
     def begin(self) -> None:
         """Make room for another node's checkpoint; pieces fetched before are kept."""
+        if self._files.exists(self._fetched):
+            # Its pieces are about to become another snapshot's, or nobody's.
+            self._files.remove(self._fetched)
+            self._files.sync_folder(self._folder.path)
         if self._files.exists(self._fetching):
             self._files.remove(self._fetching)
 
@@ -80,7 +87,7 @@ class Staging:
         """The sections fetched; raises BadSnapshot."""
         try:
             return checkpoint.read(self._files, self._fetching)
-        except Damaged as error:
+        except (Damaged, FileNotFoundError) as error:
             raise BadSnapshot(str(error)) from error
 
     def _path(self, piece: Piece) -> str:
@@ -111,9 +118,9 @@ class Staging:
 
     def discard(self) -> None:
         """Forget everything fetched."""
+        self.begin()
         for path in _pieces(self._files, self._folder):
             self._files.remove(path)
-        self.begin()
 
     def commit(self, pieces: Sequence[Piece], held: Mapping[int, Held]) -> None:
         """Verify every piece, make all of it durable, and let the next start install it.
@@ -130,7 +137,7 @@ class Staging:
             self._files.sync_folder(self._folder.stream_folder(stream_id))
         self._files.sync_folder(self._folder.streams_folder)
         self._sync(self._fetching)
-        self._files.rename(self._fetching, checkpoint.path_in(self._folder.path) + FETCHED)
+        self._files.rename(self._fetching, self._fetched)
         self._files.sync_folder(self._folder.path)
 
     def _remove_others(self, pieces: Sequence[Piece]) -> None:

@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
+from .commands import BadEntry
+from .config import Port
 from .errors import MembershipConflict
 
 LEARNER, VOTER = "learner", "voter"
@@ -24,7 +26,7 @@ LEARNER, VOTER = "learner", "voter"
 class Member(msgspec.Struct, frozen=True, array_like=True):
     id: str
     host: str
-    port: int
+    port: Port
     """Where it listens for the others."""
     is_voter: bool = True
     incarnation: str | None = None
@@ -70,7 +72,11 @@ def encode_config(config: Config) -> bytes:
 
 
 def decode_config(payload: bytes | memoryview) -> Config:
-    return msgspec.msgpack.decode(payload, type=Config)
+    """Raises BadEntry."""
+    try:
+        return msgspec.msgpack.decode(payload, type=Config)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise BadEntry(f"an entry holds no list of members: {error}") from None
 
 
 def is_one_step(old: Config, new: Config) -> bool:

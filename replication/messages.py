@@ -8,7 +8,7 @@ A frame is little-endian:
 
 The size is checked against `FRAME_BYTES_MAX` before anything is allocated, the digest before
 anything is decoded, and decoding checks every type, so that a stranger at the port can only have
-its connection closed.
+its connection closed. Numbers are as large as files and logs can have them, and never negative.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ import msgspec
 import xxhash
 
 from ..storage.wal import Entry
+from ..storage.wal_frame import Number
+from .config import Port
 
 FRAME_BYTES_MAX = 64 << 20
 FRAME_HEAD = struct.Struct("<IQ")
@@ -39,9 +41,9 @@ class Hello(msgspec.Struct, frozen=True, array_like=True, tag=0):
     http_url: str | None
     incarnation: str
     """Of the sender's data folder."""
-    raft: tuple[str, int]
+    raft: tuple[str, Port]
     """Where to dial back."""
-    members_index: int
+    members_index: Number
     """Index of the newest list of members in its log."""
     target: str
     """Whom the sender means to speak with; addresses may be out of date."""
@@ -58,11 +60,11 @@ class Refusal(msgspec.Struct, frozen=True, array_like=True, tag=13):
 class AppendEntries(msgspec.Struct, frozen=True, array_like=True, tag=1):
     """Raft's AppendEntries. `sequence` numbers the leader's messages; the reply echoes it."""
 
-    term: int
-    sequence: int
-    commit_index: int
-    prev_index: int
-    prev_term: int
+    term: Number
+    sequence: Number
+    commit_index: Number
+    prev_index: Number
+    prev_term: Number
     entries: list[Entry]
     """On the way out a `msgspec.Raw`, see `pack_entries`; on arrival the list."""
 
@@ -70,9 +72,9 @@ class AppendEntries(msgspec.Struct, frozen=True, array_like=True, tag=1):
 class AppendReply(msgspec.Struct, frozen=True, array_like=True, tag=2):
     """`next_index`: on success the entry after the last one verified, else where to go on."""
 
-    term: int
-    sequence: int
-    next_index: int
+    term: Number
+    sequence: Number
+    next_index: Number
     success: bool
     is_short: bool = False
     """The follower's disk has little room left …"""
@@ -83,13 +85,13 @@ class AppendReply(msgspec.Struct, frozen=True, array_like=True, tag=2):
 class Alive(msgspec.Struct, frozen=True, array_like=True, tag=16):
     """A follower whose AppendReply waits for its disk is there all the same. Promises nothing."""
 
-    term: int
+    term: Number
 
 
 class VoteRequest(msgspec.Struct, frozen=True, array_like=True, tag=3):
-    term: int
-    last_index: int
-    last_term: int
+    term: Number
+    last_index: Number
+    last_term: Number
     transfer: bool
     """The leader itself asked for this election: a fresh leader is no reason to refuse."""
     voter: str | None
@@ -97,41 +99,41 @@ class VoteRequest(msgspec.Struct, frozen=True, array_like=True, tag=3):
 
 
 class Vote(msgspec.Struct, frozen=True, array_like=True, tag=4):
-    term: int
+    term: Number
 
 
 class PreVoteRequest(msgspec.Struct, frozen=True, array_like=True, tag=5):
     """Would you vote for me? Asked before the term is raised (Ongaro's thesis, section 9.6)."""
 
-    term: int
-    round: int
-    last_index: int
-    last_term: int
+    term: Number
+    round: Number
+    last_index: Number
+    last_term: Number
     voter: str | None
     """As in VoteRequest."""
 
 
 class PreVoteReply(msgspec.Struct, frozen=True, array_like=True, tag=6):
-    term: int
-    round: int
+    term: Number
+    round: Number
     granted: bool
 
 
 class TimeoutNow(msgspec.Struct, frozen=True, array_like=True, tag=7):
     """The leader hands leadership over (thesis, section 3.10)."""
 
-    term: int
+    term: Number
 
 
 class ReadIndexRequest(msgspec.Struct, frozen=True, array_like=True, tag=8):
     """A follower asks the leader for an index that covers everything acknowledged so far."""
 
-    request: int
+    request: Number
 
 
 class ReadIndexReply(msgspec.Struct, frozen=True, array_like=True, tag=9):
-    request: int
-    index: int | None
+    request: Number
+    index: Number | None
     """None: the node asked does not lead, or lost its leadership meanwhile."""
 
 
@@ -142,27 +144,27 @@ class SnapshotOffer(msgspec.Struct, frozen=True, array_like=True, tag=10):
     `size` is that of its checkpoint in bytes.
     """
 
-    term: int
-    sequence: int
-    index: int
-    index_term: int
-    size: int
+    term: Number
+    sequence: Number
+    index: Number
+    index_term: Number
+    size: Number
 
 
 class SnapshotRead(msgspec.Struct, frozen=True, array_like=True, tag=11):
     """A follower asks for bytes of the snapshot at `index`: of a segment, or of the checkpoint."""
 
-    request: int
-    index: int
-    stream_id: int | None
+    request: Number
+    index: Number
+    stream_id: Number | None
     """None: the checkpoint itself."""
-    base_offset: int
-    position: int
-    length: int
+    base_offset: Number
+    position: Number
+    length: Number
 
 
 class SnapshotData(msgspec.Struct, frozen=True, array_like=True, tag=12):
-    request: int
+    request: Number
     data: bytes | None
     """None: this snapshot is gone; the next offer names another."""
 
@@ -170,14 +172,14 @@ class SnapshotData(msgspec.Struct, frozen=True, array_like=True, tag=12):
 class RepairRead(msgspec.Struct, frozen=True, array_like=True, tag=14):
     """A node whose own bytes are damaged asks for batches of a stream, from `offset` on."""
 
-    request: int
-    stream_id: int
-    offset: int
-    bytes_max: int
+    request: Number
+    stream_id: Number
+    offset: Number
+    bytes_max: Number
 
 
 class RepairData(msgspec.Struct, frozen=True, array_like=True, tag=15):
-    request: int
+    request: Number
     data: bytes | None
     """Whole batches as they lie in the segment, one at least; None: they are not here, or damaged
     here too."""
@@ -224,5 +226,5 @@ def decode_message(body: memoryview, digest: int) -> Message:
         raise BadFrame("the digest does not match")
     try:
         return cast("Message", _decoder.decode(body))
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BadFrame(str(error)) from None

@@ -6,9 +6,10 @@ from one node the newest wins, but a second node under an id that is in use is t
 node dials and hears says the log (`follow`); who is turned away is told why (`Refusal`), and tries
 again more slowly. Whatever does not decode closes its connection and nothing else.
 
-Bounds: a frame is checked against `FRAME_BYTES_MAX` before it is allocated; a connection whose send
-buffer passes `SEND_BUFFER_BYTES_MAX` is broken off (Raft's per-follower window keeps far below it);
-strangers are limited in number and have `HELLO_TIMEOUT_S` to introduce themselves.
+Bounds: a frame is checked against `FRAME_BYTES_MAX` before it is allocated, a stranger's against
+`HELLO_BYTES_MAX`; a connection whose send buffer passes `SEND_BUFFER_BYTES_MAX` is broken off
+(Raft's per-follower window keeps far below it); strangers are limited in number and have
+`HELLO_TIMEOUT_S` to introduce themselves.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ from .messages import (
 logger = logging.getLogger(__name__)
 
 SEND_BUFFER_BYTES_MAX = 96 << 20
+HELLO_BYTES_MAX = 4096
+"""A stranger's first frame; what strangers send is kept in memory, and there may be many."""
 DIAL_TIMEOUT_S = 1.0
 REDIAL_S = (0.05, 0.25)
 REFUSED_REDIAL_S = (0.4, 0.8)
@@ -219,8 +222,12 @@ class Peers:
     async def _connect(self, peer: str, place: Address) -> None:
         """Raises OSError. Of two connections to `peer` the second one ends itself."""
         loop = asyncio.get_running_loop()
-        async with asyncio.timeout(DIAL_TIMEOUT_S):
-            await loop.create_connection(lambda: Outbound(self, peer), *place)
+        try:
+            async with asyncio.timeout(DIAL_TIMEOUT_S):
+                await loop.create_connection(lambda: Outbound(self, peer), *place)
+        except ValueError as error:
+            # It cannot be an address, but the next one the peer is said to have may.
+            raise OSError(f"{place} is no address") from error
 
     def _place(self, peer: str, attempt: int) -> Address:
         """Where to dial: as the log says, and in turn where the settings say and it said itself;
@@ -362,7 +369,7 @@ class Inbound(asyncio.Protocol):
         position = 0
         while len(self._buffer) - position >= FRAME_HEAD.size:
             size, digest = FRAME_HEAD.unpack_from(self._buffer, position)
-            if size > FRAME_BYTES_MAX:
+            if size > (HELLO_BYTES_MAX if self._peer is None else FRAME_BYTES_MAX):
                 raise BadFrame(f"a frame of {size} bytes")
             body = position + FRAME_HEAD.size
             if len(self._buffer) < body + size:

@@ -10,11 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 import msgspec
 
+from ..storage.batch import CHAIN_START
+from ..storage.errors import StorageError
 from ..storage.log import LogState
+from ..storage.wal_frame import Number
+from .commands import Timestamp
 from .dedupe import Appended, ProducerRow
 from .groups import GroupMeta
 from .groups import Row as GroupRow
@@ -27,27 +31,34 @@ from .transactions import Row as TransactionRow
 ROWS_PER_SECTION = 1_000
 
 T = TypeVar("T")
+_Digest: TypeAlias = Annotated[
+    bytes, msgspec.Meta(min_length=len(CHAIN_START), max_length=len(CHAIN_START))
+]
+
+
+class BadCheckpoint(StorageError):
+    """The sections of a checkpoint, each of them as it was written, make no state."""
 
 
 class Meta(msgspec.Struct, frozen=True, array_like=True, tag=1):
-    applied_index: int
-    applied_term: int
-    log_time: int
+    applied_index: Number
+    applied_term: Number
+    log_time: Timestamp
     cluster_id: str | None
-    next_stream_id: int
-    next_producer_id: int
+    next_stream_id: Number
+    next_producer_id: Number
     members: Config | None = None
-    members_index: int = 0
+    members_index: Number = 0
 
 
 class StreamRow(msgspec.Struct, frozen=True, array_like=True, tag=2):
-    id: int
+    id: Number
     name: str
     config: dict[str, int | str | bool]
-    log_start_offset: int
-    next_offset: int
-    last_timestamp: int | None
-    chain: bytes
+    log_start_offset: Number
+    next_offset: Number
+    last_timestamp: Timestamp | None
+    chain: _Digest
     segments: list[SegmentRow]
     forgotten_until: int
     log: list[Any] = []
@@ -72,9 +83,10 @@ class TransactionRows(msgspec.Struct, frozen=True, array_like=True, tag=7):
 
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(
+Section: TypeAlias = (
     Meta | StreamRow | KeyRows | ProducerRows | GroupMeta | GroupRows | TransactionRows
 )
+_decoder: msgspec.msgpack.Decoder[Section] = msgspec.msgpack.Decoder(Section)
 
 
 class Snapshot:
@@ -118,12 +130,15 @@ class Snapshot:
 
 
 def restore(sections: Iterable[bytes], machine: StateMachine) -> dict[int, LogState]:
-    """Fill a fresh machine from a checkpoint; returns how far each stream's files reach."""
-    logs = {}
+    """Fill a fresh machine from a checkpoint; returns how far each stream's files reach.
+
+    Raises BadCheckpoint.
+    """
+    logs: dict[int, LogState] = {}
     keys: dict[str, list[tuple[str, Appended]]] = {}
     producers: list[ProducerRow] = []
     next_producer_id = 1
-    for section in map(_decoder.decode, sections):
+    for section in _decoded(sections):
         if isinstance(section, Meta):
             machine.applied_index = section.applied_index
             machine.applied_term = section.applied_term
@@ -133,8 +148,10 @@ def restore(sections: Iterable[bytes], machine: StateMachine) -> dict[int, LogSt
             machine.members, machine.members_index = section.members, section.members_index
             next_producer_id = section.next_producer_id
         elif isinstance(section, StreamRow):
+            if section.name in machine.streams or section.id in logs:
+                raise BadCheckpoint(f"stream {section.name} is there twice")
             machine.streams[section.name] = _stream(section)
-            logs[section.id] = LogState.from_list(section.log)
+            logs[section.id] = _log_state(section)
         elif isinstance(section, KeyRows):
             keys.setdefault(section.stream, []).extend(section.rows)
         elif isinstance(section, ProducerRows):
@@ -145,27 +162,71 @@ def restore(sections: Iterable[bytes], machine: StateMachine) -> dict[int, LogSt
             machine.groups.load(section.rows)
         else:
             machine.transactions.load(section.rows)
+    _check_names(machine, keys, producers)
     for name, rows in keys.items():
         machine.streams[name].keys.load(rows)
     machine.producers.load(next_producer_id, producers)
     return logs
 
 
-def decode_section(section: bytes) -> msgspec.Struct:
-    """One section, for who looks at a checkpoint without taking it over. Raises MsgspecError."""
-    decoded: msgspec.Struct = _decoder.decode(section)
-    return decoded
+def _check_names(
+    machine: StateMachine, keys: Iterable[str], producers: Iterable[ProducerRow]
+) -> None:
+    """Is everything about a stream that there is, and no name there twice?"""
+    strays = {*keys, *(stream for _, stream, _ in machine.groups.dump())} - machine.streams.keys()
+    if strays:
+        raise BadCheckpoint(f"keys or positions of {min(strays)}, which is no stream")
+    names = [row.name for row in producers if row.name is not None]
+    if len(set(names)) < len(names):
+        raise BadCheckpoint("two producers have one name")
+
+
+def decode_section(packed: bytes) -> Section:
+    """One section, whatever else the checkpoint holds. Raises BadCheckpoint."""
+    try:
+        section = _decoder.decode(packed)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise BadCheckpoint(f"a section is not understood: {error}") from None
+    if isinstance(section, StreamRow):
+        try:
+            LogState.from_list(section.log)
+        except ValueError as error:
+            raise BadCheckpoint(f"stream {section.name}: {error}") from None
+    return section
 
 
 def meta_of(sections: Iterable[bytes]) -> Meta:
-    """The part of a checkpoint that says what it covers."""
-    return next(s for s in map(_decoder.decode, sections) if isinstance(s, Meta))
+    """The part of a checkpoint that says what it covers. Raises BadCheckpoint."""
+    meta = next(_decoded(sections))
+    assert isinstance(meta, Meta)
+    return meta
 
 
 def log_states(sections: Iterable[bytes]) -> dict[int, LogState]:
-    """How far each stream's files reach in a checkpoint, by stream id."""
-    rows = (s for s in map(_decoder.decode, sections) if isinstance(s, StreamRow))
-    return {row.id: LogState.from_list(row.log) for row in rows}
+    """How far each stream's files reach in a checkpoint, by stream id. Raises BadCheckpoint."""
+    rows = (section for section in _decoded(sections) if isinstance(section, StreamRow))
+    return {row.id: _log_state(row) for row in rows}
+
+
+def _decoded(sections: Iterable[bytes]) -> Iterator[Section]:
+    """The sections, of which the first one and no other is the Meta."""
+    is_first = True
+    for section in map(decode_section, sections):
+        if isinstance(section, Meta) != is_first:
+            raise BadCheckpoint("what the checkpoint covers is not said, or twice")
+        is_first = False
+        yield section
+    if is_first:
+        raise BadCheckpoint("the checkpoint is empty")
+
+
+def _log_state(row: StreamRow) -> LogState:
+    state = LogState.from_list(row.log)
+    if state.segments != tuple((each.base_offset, each.size_bytes) for each in row.segments):
+        raise BadCheckpoint(f"stream {row.name}: its files are not its segments")
+    if state.log_end_offset != row.next_offset or row.log_start_offset > row.next_offset:
+        raise BadCheckpoint(f"stream {row.name}: its files end elsewhere")
+    return state
 
 
 def _stream_row(stream: Stream) -> StreamRow:

@@ -32,8 +32,11 @@ class Stream:
         self.keys = KeyTable(*self._dedupe_bounds())
 
     def number(self, setting: str, default: int = -1) -> int:
-        """The value of a setting that is a number; `default` if this stream was made without it."""
-        return int(self.config.get(setting, default))
+        """The value of a setting that is a number; `default` if this stream was made without it,
+        or with something else, which only a front end of another version could let pass.
+        """
+        value = self.config.get(setting, default)
+        return value if isinstance(value, int) else default
 
     @property
     def record_bytes_max(self) -> int:

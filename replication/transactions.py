@@ -42,8 +42,13 @@ class Transacted(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Of the commits' streams, right after."""
 
     @property
+    def parts(self) -> tuple[int, int]:
+        """How many appends and commits there were."""
+        return len(self.first_offsets), len(self.high_watermarks)
+
+    @property
     def weight(self) -> int:
-        return 2 + len(self.first_offsets) + len(self.high_watermarks)
+        return 2 + sum(self.parts)
 
 
 Row = tuple[str, Transacted]
@@ -61,7 +66,8 @@ class TransactionTable:
         known = self._entries.get(command.key) if command.key is not None else None
         if known is None or known.log_time < log_time - WINDOW_MS:
             return None
-        if known.digest != command.digest:
+        parts = (len(command.appends), len(command.commits))
+        if known.digest != command.digest or known.parts != parts:
             return IdempotencyConflict("this Idempotency-Key was used for another transaction")
         return known
 
@@ -71,7 +77,9 @@ class TransactionTable:
         self._weight += done.weight - (replaced.weight if replaced is not None else 0)
         entries[key] = done
         horizon = done.log_time - WINDOW_MS
-        while self._weight > REMEMBERED_PARTS_MAX or self._oldest().log_time < horizon:
+        while entries and (
+            self._weight > REMEMBERED_PARTS_MAX or self._oldest().log_time < horizon
+        ):
             self._weight -= entries.popitem(last=False)[1].weight
 
     def _oldest(self) -> Transacted:

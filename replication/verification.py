@@ -14,8 +14,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-import msgspec
-
 from ..storage import checkpoint
 from ..storage.errors import Damaged
 from ..storage.findings import Finding
@@ -25,7 +23,7 @@ from ..storage.names import base_offsets, index_path, store_path
 from ..storage.stopped_folder import StoppedFolder
 from ..storage.wal_scan import WalScan
 from .install import FETCHED, FETCHING, PIECE_SUFFIX, piece_place
-from .snapshot import Meta, StreamRow, decode_section
+from .snapshot import BadCheckpoint, Meta, StreamRow, decode_section
 
 
 @dataclass(slots=True)
@@ -111,11 +109,10 @@ class Verification:
             try:
                 row = decode_section(section)
                 if isinstance(row, StreamRow):
-                    _state(row)
                     vouched.streams.append(row)
                 elif isinstance(row, Meta):
                     vouched.meta = row
-            except (msgspec.MsgspecError, ValueError) as error:
+            except BadCheckpoint as error:
                 reason = f"a section that this version does not understand: {error}"
                 vouched.findings.append(Finding(path, position, reason))
         if vouched.meta is None:

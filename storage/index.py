@@ -199,7 +199,9 @@ def doubt_about(entries: list[int]) -> str | None:
     count = count_entries(entries)
     if any(entries[count:]):
         return "an entry behind the end"
-    if any(low >= high for low, high in pairwise(entries[:count])):
+    offsets = [entry >> 32 for entry in entries[:count]]
+    positions = [entry & _LOW for entry in entries[:count]]
+    if any(low >= high for each in (offsets, positions) for low, high in pairwise(each)):
         return "entries that do not ascend"
     return None
 

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Annotated, TypeAlias
+
+import msgspec
 
 from .index import POSITION_MAX
+from .wal_frame import Number
+
+_Size: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=POSITION_MAX)]
+_Packed: TypeAlias = tuple[Number, Number, tuple[tuple[Number, _Size], ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +55,11 @@ class LogState:
     @classmethod
     def from_list(cls, packed: Sequence[int | Sequence[Sequence[int]]]) -> LogState:
         """Undo `to_list`; raises ValueError for anything else."""
-        match packed:
-            case [int(start), int(end), [*segments]]:
-                return cls(start, end, tuple((base, size) for base, size in segments))
-            case _:
-                raise ValueError(f"no log state: {packed!r}")
+        try:
+            start, end, segments = msgspec.convert(packed, _Packed)
+        except msgspec.ValidationError as error:
+            raise ValueError(f"no log state: {error}") from None
+        bases = [base for base, _ in segments]
+        if start > end or any(low >= high for low, high in pairwise([*bases, end + 1])):
+            raise ValueError("no log state: segments or bounds out of order")
+        return cls(start, end, segments)

@@ -26,15 +26,20 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Annotated, NamedTuple, TypeAlias
 
 from crc32c import crc32c
+from msgspec import Meta
 
 from .filesystem import File
 
 FRAME_HEADER_SIZE = 40
 PAYLOAD_BYTES_MAX = 64 * 1024 * 1024
 """More than a frame may carry is taken for garbage before memory is given to it."""
+
+NUMBER_MAX = 2**63 - 1
+Number: TypeAlias = Annotated[int, Meta(ge=0, le=NUMBER_MAX)]
+"""An index, a term, a position: it fits its field in a file, and what the kernel takes."""
 
 LOCATION_BYTES = 32 * 1024
 """Positions of entries are remembered at least this far apart."""
@@ -65,8 +70,8 @@ class Entry(NamedTuple):
     """One entry of the Raft log, its fields in the order pysyncobj wants."""
 
     payload: bytes
-    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs
-    term: int
+    index: Number  # type: ignore[assignment]  # hides tuple.index, which nobody needs
+    term: Number
 
 
 @dataclass(slots=True)
@@ -220,6 +225,8 @@ class FrameReader:
         start = self.position - self._window_position
         if start + length <= len(self._window):
             return start
+        if length > self._window_bytes and length > self._file.size() - self.position:
+            return None
         self._window = self._file.read_at(self.position, max(length, self._window_bytes))
         self._window_position = self.position
         return 0 if length <= len(self._window) else None

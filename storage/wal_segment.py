@@ -8,12 +8,13 @@ which is fsynced and renamed. So a header that does not read back is damage, nev
 from __future__ import annotations
 
 import secrets
+from itertools import pairwise
 
 import msgspec
 
 from .errors import Damaged
 from .filesystem import File, FileSystem
-from .wal_frame import FrameEncoder, FrameReader, Kind, read_seed
+from .wal_frame import FrameEncoder, FrameReader, Kind, Number, read_seed
 
 SEGMENT_VERSION = 1
 
@@ -26,18 +27,35 @@ class SegmentHeader(msgspec.Struct, frozen=True, array_like=True, forbid_unknown
     """What was true of the whole log when the segment was begun."""
 
     version: int
-    sequence: int
-    previous_bytes: int
+    sequence: Number
+    previous_bytes: Number
     """Length of the file before this one: all of it was durable. 0 for the first."""
-    base_index: int
+    base_index: Number
     """The log begins behind this index."""
-    last_index: int
-    term: int
+    last_index: Number
+    term: Number
     vote: str | None
-    runs: tuple[tuple[int, int], ...]
+    runs: tuple[tuple[Number, Number], ...]
     """(first index, term), the first one at or below `base_index`."""
-    extents: tuple[tuple[int, int, int, int], ...]
+    extents: tuple[tuple[Number, Number, Number, Number], ...]
     """(first index, sequence, position, end position)."""
+
+    def is_sound(self) -> bool:
+        """Do runs and extents cover the entries, in order, and in files before this one?"""
+        firsts = [first for first, *_ in self.extents]
+        return (
+            _ascend([first for first, _ in self.runs])
+            and bool(self.runs)
+            and self.runs[0][0] <= self.base_index <= self.last_index
+            and _ascend([*firsts, self.last_index + 1])
+            and (firsts or [self.last_index + 1])[0] == self.base_index + 1
+            and all(sequence < self.sequence for _, sequence, _, _ in self.extents)
+            and all(position < end for *_, position, end in self.extents)
+        )
+
+
+def _ascend(numbers: list[int]) -> bool:
+    return all(low < high for low, high in pairwise(numbers))
 
 
 def first_header(after: int, after_term: int) -> SegmentHeader:
@@ -62,7 +80,9 @@ def segment_path(folder: str, sequence: int) -> str:
 def list_segments(files: FileSystem, folder: str) -> list[int]:
     """Return the sequence numbers of the segment files in `folder`, ascending."""
     stems = [n.removesuffix(_SUFFIX) for n in files.listdir(folder) if n.endswith(_SUFFIX)]
-    return [int(stem) for stem in stems if len(stem) == _DIGITS and stem.isdigit()]
+    return [
+        int(stem) for stem in stems if len(stem) == _DIGITS and stem.isascii() and stem.isdigit()
+    ]
 
 
 def remove_unfinished(files: FileSystem, folder: str) -> None:
@@ -84,10 +104,12 @@ def read_header(file: File, path: str) -> tuple[SegmentHeader, int, int]:
         raise Damaged(path, 0, "the segment's header is not sound")
     try:
         header = msgspec.msgpack.decode(frame.payload, type=SegmentHeader)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise Damaged(path, 0, f"the segment's header is not understood: {error}") from None
     if header.version != SEGMENT_VERSION:
         raise Damaged(path, 0, f"segment version {header.version} is unknown")
+    if not header.is_sound():
+        raise Damaged(path, 0, "the segment's header contradicts itself")
     return header, seed, reader.position
 
 

@@ -2,6 +2,8 @@
 
 - A body counts against the node's budget byte by byte as it arrives, until its request is answered.
 - A `Content-Encoding` is refused: 8 KB can unpack to 256 MB.
+- Decoding takes memory by a body's size: nothing is decoded without a type but small bodies that
+  were refused, to say what came. An empty list takes 70 bytes of memory for each of its own.
 - Strict: unknown fields, values of another type, `NaN`, two values under one name are refused.
 """
 
@@ -19,13 +21,15 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from .context import TAKEN, context_of
 from .problems import Problem, invalid
-from .validation import refusal
+from .validation import NOTHING, refusal
 
 JSON: Final = "application/json"
 MSGPACK: Final = "application/msgpack"
 BATCHES: Final = "application/vnd.cute.batch"
 BODY_TIMEOUT_S: Final = 30.0
 """A body that takes longer to arrive is given up."""
+SHOWN_BYTES_MAX: Final = 64 * 1024
+"""Of a larger body that was refused no value is shown."""
 _RAW: Final = web.RequestKey("raw_body", bytes)
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -137,11 +141,13 @@ def _decode(raw: bytes, wanted: type[_Type], is_json: bool) -> _Type:
 
 
 def _untyped(raw: bytes, is_json: bool) -> Any:
-    """Decode without a type, to show what came; None if even that fails."""
+    """Decode without a type, to show what came; NOTHING if even that fails."""
+    if len(raw) > SHOWN_BYTES_MAX:
+        return NOTHING
     try:
         return _decode(raw, object, is_json)
     except (ValueError, RecursionError):
-        return None
+        return NOTHING
 
 
 def _refuse_duplicates(raw: bytes, value: msgspec.Struct, is_json: bool) -> None:
@@ -149,12 +155,16 @@ def _refuse_duplicates(raw: bytes, value: msgspec.Struct, is_json: bool) -> None
 
     msgspec keeps the last and says nothing. So compare with `value` encoded again, which has each
     name once: a name more is two quotes more in JSON, and some bytes more in msgpack. Only if there
-    are more, or a quote is written in another way, a slow parser looks for the name.
+    are more, or a quote is written in another way, a slow parser looks for the name. A field that
+    was left out must be left out again (UNSET, `omit_defaults`), or it would outweigh another.
     """
     again = msgspec.json.encode(value) if is_json else msgspec.msgpack.encode(value)
     if not is_json:
         if len(again) != len(raw):
-            msgpack.unpackb(raw, object_pairs_hook=_unique, strict_map_key=False, raw=True)
+            # Arrays become tuples: one may be the name of a value.
+            msgpack.unpackb(
+                raw, object_pairs_hook=_unique, strict_map_key=False, raw=True, use_list=False
+            )
     elif b"\\u0022" in raw or raw.count(b'"') != again.count(b'"'):
         json.loads(raw, object_pairs_hook=_unique)
 

@@ -23,7 +23,7 @@ class LeaderBody(msgspec.Struct, forbid_unknown_fields=True):
     node: str | UnsetType = UNSET
 
 
-class MemberBody(msgspec.Struct, forbid_unknown_fields=True):
+class MemberBody(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     id: str
     raft: str
     role: Literal["voter", "learner"] = "voter"

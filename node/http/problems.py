@@ -64,10 +64,16 @@ RETRY_AFTER_S: Final = 1
 CONTENT_TYPE: Final = "application/problem+json"
 
 
+DETAIL_CHARS_MAX: Final = 500
+"""What came is quoted in places, and may be long."""
+
+
 class Problem(Exception):
     """A failure on its way to the client; `facts` become fields of the answer."""
 
     def __init__(self, code: str, detail: str, **facts: object) -> None:
+        if len(detail) > DETAIL_CHARS_MAX:
+            detail = detail[: DETAIL_CHARS_MAX - 1] + "…"
         super().__init__(detail)
         assert code in TABLE, code
         self.code = code

@@ -44,10 +44,10 @@ class JsonRecord(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class MsgpackRecord(msgspec.Struct, forbid_unknown_fields=True):
-    """Bytes as they are; a str is its UTF-8. msgspec takes no union of the two: checked by hand."""
+    """Bytes as they are; a str is its UTF-8. msgspec takes no union of the two: decoded by hand."""
 
-    value: Any
-    key: Any = UNSET
+    value: msgspec.Raw
+    key: msgspec.Raw | UnsetType = UNSET
     headers: dict[str, str] | UnsetType = UNSET
     timestamp: Count | UnsetType = UNSET
 
@@ -125,16 +125,27 @@ def _from_msgpack(item: MsgpackRecord, position: int) -> Record:
     )
 
 
-def _raw_bytes(came: Any, position: int, name: str) -> bytes | None:
-    if came is None or came is UNSET:
+_bytes_decoder: Final[msgspec.msgpack.Decoder[bytes | None]] = msgspec.msgpack.Decoder(bytes | None)
+_text_decoder: Final = msgspec.msgpack.Decoder(str)
+
+
+def _raw_bytes(came: msgspec.Raw | UnsetType, position: int, name: str) -> bytes | None:
+    if came is UNSET:
         return None
-    if isinstance(came, bytes):
-        return came
-    if isinstance(came, str):
-        return came.encode()
-    raise invalid(
-        f"records[{position}].{name}", f"wanted bin, str or nil; came {type(came).__name__}"
-    )
+    try:
+        return _bytes_decoder.decode(came)
+    except msgspec.ValidationError:
+        return _text_bytes(came, f"records[{position}].{name}")
+
+
+def _text_bytes(came: msgspec.Raw, field: str) -> bytes:
+    try:
+        return _text_decoder.decode(came).encode()
+    except UnicodeDecodeError as error:
+        raise invalid(field, f"is not UTF-8: {error.reason}") from error
+    except msgspec.ValidationError as error:
+        kind = str(error).rpartition("got ")[2].strip("`")
+        raise invalid(field, f"wanted bin, str or nil; came {kind}") from error
 
 
 async def append(request: web.Request, query: WriteQuery) -> web.Response:

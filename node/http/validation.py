@@ -15,14 +15,17 @@ from msgspec import inspect
 from ..nearest import nearest, unknown
 from .problems import Problem, invalid
 
-_MESSAGE = re.compile(r"(?P<text>.*?)(?: - at (?P<path>`.*`))?", re.DOTALL)
+_MESSAGE = re.compile(r"(?P<text>.*?)(?: - at (?P<path>`\$[^`]*`))?", re.DOTALL)
 _STEP = re.compile(r"\.([^.\[\]`]+)|\[([0-9]+)\]|(\[\.\.\.\])")
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>.*)`", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(?P<name>.*)`", re.DOTALL)
 
 
 def refusal(error: msgspec.ValidationError, wanted: type, came: Any, *, what: str) -> Problem:
-    """Explain why `came`, untyped, is no `wanted`; `what` is `field` or `parameter`."""
+    """Explain why `came`, untyped, is no `wanted`; `what` is `field` or `parameter`.
+
+    `came` may be NOTHING: then the refusal does not show it.
+    """
     message = _MESSAGE.fullmatch(str(error))
     assert message is not None
     text, steps = message["text"], list(_steps(message["path"] or ""))
@@ -39,7 +42,7 @@ def refusal(error: msgspec.ValidationError, wanted: type, came: Any, *, what: st
     detail = text.replace("`", "")
     if text.startswith("Invalid enum value"):
         detail = f"wanted one of {', '.join(_choices(wanted, steps))}"
-    if value is not _NOTHING:
+    if value is not NOTHING:
         detail += f"; came {_excerpt(value)}"
     return invalid(_name(steps) or "body", detail)
 
@@ -60,7 +63,8 @@ def _name(steps: list[str | int | None]) -> str:
     return name
 
 
-_NOTHING = object()
+NOTHING = object()
+"""What is not there, or not known."""
 
 
 def _value_at(value: Any, steps: list[str | int | None]) -> Any:
@@ -68,7 +72,7 @@ def _value_at(value: Any, steps: list[str | int | None]) -> Any:
         try:
             value = value[step]
         except (KeyError, IndexError, TypeError):
-            return _NOTHING
+            return NOTHING
     return value
 
 
@@ -95,18 +99,19 @@ def _choices(wanted: type, steps: list[str | int | None]) -> list[str]:
     return [str(value) for value in found.values] if isinstance(found, inspect.LiteralType) else []
 
 
-def _type_at(wanted: type, steps: list[str | int | None]) -> inspect.Type:
-    current = inspect.type_info(wanted)
+def _type_at(wanted: type, steps: list[str | int | None]) -> inspect.Type | None:
+    """Return the type at `steps`; None if there is none, for a field's name can look like steps."""
+    current: inspect.Type | None = inspect.type_info(wanted)
     for step in steps:
         current = _struct_or_list(current)
         if isinstance(current, inspect.ListType):
             current = current.item_type
         elif isinstance(current, inspect.StructType):
-            current = next(f.type for f in current.fields if f.encode_name == step)
+            current = next((f.type for f in current.fields if f.encode_name == step), None)
     return current
 
 
-def _struct_or_list(info: inspect.Type) -> inspect.Type:
+def _struct_or_list(info: inspect.Type | None) -> inspect.Type | None:
     if isinstance(info, inspect.UnionType):
         for choice in info.types:
             if isinstance(choice, inspect.StructType | inspect.ListType):

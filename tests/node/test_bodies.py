@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from typing import Any
 
 import msgspec
@@ -8,9 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cute_logger.node.http.bodies import JSON, MSGPACK, decode_body
+from cute_logger.node.http.bodies import JSON, MSGPACK, Form, decode_body
+from cute_logger.node.http.cluster import MemberBody
 from cute_logger.node.http.problems import Problem
 from cute_logger.node.http.records import APPEND_FORM, build_append
+from cute_logger.node.http.streams import _refusal
+from cute_logger.node.streams_config import StreamConfigError, parse_stream_config
 from cute_logger.storage.record import Record, decode_records
 
 
@@ -60,7 +64,7 @@ def test_what_is_no_json_is_refused(raw) -> None:
         b"\x91" * 100_000,
         b"\x81\xa7records\x91\x81\xa5value" + b"\x91" * 100_000,
         b"\x81\xa7records\xdd\xff\xff\xff\xff",
-        b"\x81\xa7records\x91\x81\xa5value\xa1\xff",
+        b"\x81\xa7records\x91\x82\xa5value\xc0\xa7headers\x81\xa1\xff\xa1a",
         b"\x81\x01\x02",
         b"\xc1",
     ],
@@ -125,6 +129,28 @@ def test_two_values_under_one_name_are_refused_in_msgpack() -> None:
     assert problem.facts["field"] == "value"
 
 
+def test_a_field_that_may_be_left_out_does_not_hide_another_that_is_there_twice() -> None:
+    form = Form.same(MemberBody)
+    for raw in (
+        b'{"id":"a","raft":"h:1","raft":"h:2"}',
+        b'{"id":"a","raft":"h:1","raft":"h:2","role":"voter"}',
+        b'{"id":"a","raft":"h:1","role":"voter","role":"learner"}',
+    ):
+        with pytest.raises(Problem, match="twice"):
+            decode_body(raw, JSON, form)
+    with pytest.raises(Problem, match="twice"):
+        decode_body(b"\x83\xa2id\xa1a\xa4raft\xa1b\xa4raft\xa5abcde", MSGPACK, form)
+    for role in ("voter", "learner"):
+        raw = json.dumps({"id": "a", "raft": "h:1", "role": role}).encode()
+        assert decode_body(raw, JSON, form).role == role
+
+
+def test_a_map_whose_key_is_an_array_is_no_value() -> None:
+    body = decode(b"\x81\xa7records\x91\x81\xa5value\x81\x91\xd9\x01a\x01", MSGPACK)
+    with pytest.raises(Problem, match="wanted bin, str or nil"):
+        records_of(body)
+
+
 def test_msgpack_may_use_longer_forms_than_needed() -> None:
     body = decode(b"\x81\xa7records\x91\x81\xd9\x05value\xda\x00\x01a", MSGPACK)
     assert records_of(body)[0].value == b"a"
@@ -137,11 +163,50 @@ def test_msgpack_takes_bin_and_str_for_key_and_value() -> None:
     assert (second.key, second.value) == (None, None)
 
 
-@pytest.mark.parametrize("value", [1, 1.5, True, [b"a"], {"a": 1}])
-def test_msgpack_takes_nothing_else_for_a_value(value) -> None:
+@pytest.mark.parametrize(
+    ("value", "came"),
+    [(1, "int"), (1.5, "float"), (True, "bool"), ([b"a"], "array"), ({}, "object")],
+)
+def test_msgpack_takes_nothing_else_for_a_value(value, came) -> None:
     body = decode(pack({"records": [{"value": value}]}), MSGPACK)
-    with pytest.raises(Problem, match=r"records\[0\]\.value: wanted bin, str or nil"):
+    with pytest.raises(Problem) as problem:
         records_of(body)
+    assert problem.value.detail == f"records[0].value: wanted bin, str or nil; came {came}"
+
+
+@pytest.mark.parametrize("field", [b"\xa5value\xa2a\xff", b"\xa5value\xc0\xa3key\xa1\xff"])
+def test_a_text_for_a_value_or_a_key_is_utf_8(field) -> None:
+    size = b"\x82" if b"key" in field else b"\x81"
+    body = decode(b"\x81\xa7records\x91" + size + field, MSGPACK)
+    with pytest.raises(Problem, match=r"records\[0\]\.(key|value): is not UTF-8"):
+        records_of(body)
+
+
+@pytest.mark.parametrize(
+    ("raw", "content_type"),
+    [
+        (b"\x81\xa7records\x91\x81\xa5value\xdd\0\x10\0\0" + b"\x90" * (1 << 20), MSGPACK),
+        (b"\x81\xa7records\x91\x81\xa5value\xdd\0\x10\0\0" + b"\x80" * (1 << 20), MSGPACK),
+        (b"\xdd\0\x10\0\0" + b"\x80" * (1 << 20), MSGPACK),
+        (b"\x81\xa7records\xdd\0\x02\0\0" + b"\x81\xa5value\xc0" * (1 << 17), MSGPACK),
+        (b"[" + b"[]," * (1 << 18) + b"[]]", JSON),
+    ],
+)
+def test_a_body_takes_no_more_memory_than_a_few_times_its_size(raw, content_type) -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(Problem):
+            records_of(decode(raw, content_type))
+        assert tracemalloc.get_traced_memory()[1] < 4 * len(raw)
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_refusal_is_short_whatever_came() -> None:
+    value = "x" * 100_000
+    with pytest.raises(StreamConfigError) as error:
+        parse_stream_config({"segment.bytes": value})
+    assert len(_refusal(error.value).detail) < 1_000
 
 
 def test_msgpack_knows_no_base64() -> None:
@@ -165,6 +230,15 @@ def test_a_field_in_the_wrong_place_is_unknown_there() -> None:
     problem = refused('{"records":[{"value":"a"}],"if":{"ofset":1}}')
     assert problem.facts["field"] == "if.ofset"
     assert problem.facts["nearest"] == "offset"
+
+
+@pytest.mark.parametrize(
+    "name", ["x` - at `$.foo", "x` - at `$.records[0].foo", "` - at `", "`", "x - at `$[...]"]
+)
+def test_an_unknown_field_may_have_any_name(name) -> None:
+    refused(json.dumps({"records": [{"value": "a"}], name: 1}))
+    problem = refused(json.dumps({"records": [{"value": "a", name: 1}]}))
+    assert problem.facts["field"] == f"records[0].{name}"
 
 
 def test_what_came_is_shown_in_short() -> None:

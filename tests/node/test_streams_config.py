@@ -82,6 +82,7 @@ def test_a_setting_that_is_not_built_takes_nothing_but_its_default(name) -> None
         ("immutable", "yes"),
         ("min.cleanable.dirty.ratio", "nan"),
         ("min.cleanable.dirty.ratio", 1.1),
+        ("min.cleanable.dirty.ratio", 10**400),
         ("compression.type", 0),
     ],
 )

@@ -77,6 +77,35 @@ def test_a_piece_of_an_earlier_fetch_that_is_not_wanted_any_more_is_not_installe
     assert is_whole(recover(CONFIG, disk), THERE)
 
 
+def test_a_snapshot_that_is_given_up_although_it_was_complete_leaves_the_old_state() -> None:
+    """Another offer came, or the log would do after all, while the last one was being verified."""
+    disk, staging, pieces, held = fetched(0)
+    staging.commit(pieces, held)
+    before = disk.changes
+    staging.discard()
+    changes = disk.changes - before
+    disk.end_process()
+    assert is_whole(recover(CONFIG, disk), HERE)
+    for change in range(changes):
+        disk, staging, pieces, held = fetched(change)
+        staging.commit(pieces, held)
+        disk.stop_after = change
+        with pytest.raises(Stopped):
+            staging.discard()
+        disk.lose_power()
+        node = recover(CONFIG, disk)
+        assert is_whole(node, node.machine.applied_index), f"stopped at change {change}"
+
+
+def test_a_fetch_that_begins_anew_does_not_write_into_one_that_is_complete() -> None:
+    disk, staging, pieces, held = fetched(0)
+    staging.commit(pieces, held)
+    staging.begin()
+    staging.write_piece(pieces[-1], pieces[-1].start, b"of another snapshot")
+    disk.end_process()
+    assert is_whole(recover(CONFIG, disk), HERE)
+
+
 def test_only_what_is_missing_is_fetched() -> None:
     _, _, pieces, held = fetched(0)
     here = held[1].state.segments[-1]

@@ -144,10 +144,19 @@ def test_entries_behind_the_end_of_the_store_are_dropped(path: Path) -> None:
         bytes(7),
         bytes([2] * 8 + [1] * 8),
         bytes([2] * 8 + [2] * 8),
+        (1 << 32 | 800).to_bytes(8, "little") + (2 << 32 | 400).to_bytes(8, "little"),
         bytes([1] * 8 + [0] * 8 + [2] * 8),
         os.urandom(8001),
     ],
-    ids=["one byte", "seven zeros", "descending", "twice the same", "behind the end", "random"],
+    ids=[
+        "one byte",
+        "seven zeros",
+        "descending",
+        "twice the same",
+        "descending positions",
+        "behind the end",
+        "random",
+    ],
 )
 def test_a_file_that_makes_no_sense_is_doubted_and_emptied(path: Path, garbage: bytes) -> None:
     path.write_bytes(garbage)

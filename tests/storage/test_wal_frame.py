@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,19 @@ def test_a_frame_that_ends_early_is_none(tmp_path: Path, length: int) -> None:
     file = file_of(tmp_path, ENTRY_FRAME[:length])
     assert FrameReader(file, SEED, position=0).next() is None
     assert FrameReader(file, SEED, position=0).next_entries(7) == ([], [])
+
+
+def test_a_length_is_compared_with_the_file_before_memory_is_given_to_it(tmp_path: Path) -> None:
+    whole = bytearray(ENTRY_FRAME)
+    whole[4:8] = (60 << 20).to_bytes(4, "little")
+    file = file_of(tmp_path, bytes(whole))
+    reader = FrameReader(file, SEED, position=0)
+    tracemalloc.start()
+    try:
+        assert reader.next() is None
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_zeros_are_no_frame_even_for_seed_zero(tmp_path: Path) -> None:

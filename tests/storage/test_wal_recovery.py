@@ -4,7 +4,9 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -20,7 +22,8 @@ from hypothesis.stateful import (
 from cute_logger.storage.errors import Damaged
 from cute_logger.storage.filesystem import OS_FILES
 from cute_logger.storage.wal import Entry, Flush, Wal
-from cute_logger.storage.wal_segment import list_segments, read_header
+from cute_logger.storage.wal_frame import FrameEncoder, Kind
+from cute_logger.storage.wal_segment import first_header, list_segments, read_header
 
 from .memory_files import Choose, MemoryFiles, PowerLost, keep_all, keep_nothing
 
@@ -209,6 +212,57 @@ class TestRot:
             assert caught.value.position == 0
 
 
+class TestHeaderThatMakesNoSense:
+    """Its checksum is right: a bug wrote it, or somebody did."""
+
+    def opened(self, folder: Path, payload: bytes) -> Damaged:
+        wal = Wal.open(str(folder))
+        append(wal, 3)
+        flush(wal)
+        wal.close()
+        path = segment(folder)
+        file = OS_FILES.open(str(path))
+        seed = read_header(file, str(path))[1]
+        encoder = FrameEncoder(seed, position=0, vouched=0)
+        encoder.add(Kind.SEGMENT, 0, 0, payload)
+        path.write_bytes(b"".join(encoder.buffers()) + path.read_bytes()[header_size(path) :])
+        with pytest.raises(Damaged) as caught:
+            Wal.open(str(folder))
+        return caught.value
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"version": 2},
+            {"sequence": 2},
+            {"base_index": 1},
+            {"base_index": -1},
+            {"last_index": 2**63},
+            {"term": -1},
+            {"runs": ()},
+            {"runs": ((1, 1),)},
+            {"runs": ((0, 1), (0, 2))},
+            {"runs": ((-1, 1),)},
+            {"last_index": 3},
+            {"last_index": 3, "extents": ((2, 1, 0, 9),)},
+            {"last_index": 3, "extents": ((1, 1, 9, 0),)},
+            {"last_index": 3, "extents": ((1, 2, 0, 9),)},
+            {"last_index": 3, "extents": ((1, 1, 0, 9), (1, 1, 9, 18))},
+            {"last_index": 3, "extents": ((1, 1, 0, 9), (4, 1, 9, 18))},
+            {"last_index": 3, "extents": ((1, 1, -8, 9),)},
+        ],
+    )
+    def test_is_damage(self, tmp_path: Path, changes: dict[str, Any]) -> None:
+        header = msgspec.structs.replace(first_header(0, 0), **changes)
+        damaged = self.opened(tmp_path / "wal", msgspec.msgpack.encode(header))
+        assert (damaged.path, damaged.position) == (str(segment(tmp_path / "wal")), 0)
+
+    def test_with_a_vote_that_is_no_text_is_damage(self, tmp_path: Path) -> None:
+        header = msgspec.structs.replace(first_header(0, 0), vote="?")
+        payload = msgspec.msgpack.encode(header).replace(b"?", b"\xff")
+        assert "not understood" in self.opened(tmp_path / "wal", payload).reason
+
+
 class TestSealedSegments:
     def make(self, folder: Path) -> None:
         """Write segments 1 … 4, one flush of 5 entries in each."""
@@ -264,6 +318,14 @@ class TestSealedSegments:
         with pytest.raises(Damaged):
             wal.load(2, 1)() if wal.read(2, 1) is None else None
         wal.close()
+
+    @pytest.mark.parametrize("digit", "²٣x")
+    def test_a_file_of_another_name_is_none(self, tmp_path: Path, digit: str) -> None:
+        folder = tmp_path / "wal"
+        self.make(folder)
+        (folder / f"{digit * 20}.wal").write_bytes(b"notes")
+        Wal.open(str(folder)).close()
+        assert list_segments(OS_FILES, str(folder)) == [1, 2, 3, 4]
 
     def test_a_segment_that_never_got_its_name_is_removed(self, tmp_path: Path) -> None:
         folder = tmp_path / "wal"
