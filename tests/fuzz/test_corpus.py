@@ -7,8 +7,9 @@ into `corpus/<target>/found-…` with the mending.
 from __future__ import annotations
 
 import importlib
+import logging
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeAlias
 
@@ -27,6 +28,14 @@ Edit: TypeAlias = tuple[int, int, bytes]
 EDITS = st.lists(
     st.tuples(st.integers(0, 4095), st.integers(0, 3), st.binary(max_size=4)), max_size=4
 )
+
+
+@pytest.fixture(autouse=True)
+def silence() -> Iterator[None]:
+    """What is wrong with an input is logged; this once nobody wants to know."""
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
 
 
 def load(name: str) -> Callable[[bytes], None]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 
 from cute_logger.storage.batch import Batch
 from cute_logger.storage.errors import BadCopy, DamagedBatch, OffsetOutOfRange
@@ -11,8 +10,6 @@ from cute_logger.storage.log import Log, LogConfig, LogState
 from fuzz.choices import Choices, edited, flipped
 from fuzz.disk import Disk
 from fuzz.targets.batches import sound
-
-logging.getLogger("cute_logger.storage").setLevel(logging.CRITICAL)
 
 _FOLDER = "/log"
 _CONFIG = LogConfig(segment_bytes_max=900, index_interval_bytes=150)

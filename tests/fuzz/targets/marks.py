@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 
 import xxhash
 from crc32c import crc32c
@@ -14,8 +13,6 @@ from cute_logger.storage.folder import FORMAT_TEXT, DataFolder
 from cute_logger.storage.node_mark import NodeMark, decode_mark, encode_mark
 from fuzz.choices import Choices, edited, flipped, type_of
 from fuzz.disk import Disk
-
-logging.getLogger("cute_logger.storage").setLevel(logging.ERROR)
 
 _FOLDER = "/data"
 _MARK = type_of(NodeMark)

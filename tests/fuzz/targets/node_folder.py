@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from dataclasses import replace
 from functools import cache
 
@@ -22,9 +21,6 @@ from cute_logger.storage.wal import Wal
 from fuzz.choices import Choices, edited, flipped
 from fuzz.disk import Disk
 from support.applied import Applied
-
-for _name in ("cute_logger.storage", "cute_logger.replication"):
-    logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 _DATA = "/data"
 _ALONE = ReplicaConfig("n1", _DATA, ("n1", 1), {}, limits=Limits(wal_segment_bytes=1_500))

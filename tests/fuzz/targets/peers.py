@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Coroutine
 from typing import Any, cast
 
@@ -21,8 +20,6 @@ from cute_logger.replication.messages import (
 )
 from cute_logger.replication.peers import Inbound, Outbound, Peers
 from fuzz.choices import Choices, edited, packed, type_of
-
-logging.getLogger("cute_logger.replication.peers").setLevel(logging.CRITICAL)
 
 _MESSAGE = type_of(Message)
 _STRANGER_BYTES_MAX = 4096

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-
 from cute_logger.storage.batch import Batch
 from cute_logger.storage.errors import CorruptBatch, Damaged, DamagedBatch
 from cute_logger.storage.log import Log, LogConfig, LogState
@@ -11,8 +9,6 @@ from cute_logger.storage.verify import Cursor, verify
 from fuzz.choices import Choices, edited, flipped
 from fuzz.disk import Disk
 from fuzz.targets.batches import forged, sound
-
-logging.getLogger("cute_logger.storage").setLevel(logging.ERROR)
 
 _FOLDER = "/log"
 _CONFIG = LogConfig(segment_bytes_max=900, index_interval_bytes=150)

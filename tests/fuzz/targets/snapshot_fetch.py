@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -24,9 +23,6 @@ from cute_logger.storage.names import store_path
 from fuzz.choices import Choices, edited, flipped
 from fuzz.disk import Disk
 from support.applied import Applied
-
-for _name in ("cute_logger.storage", "cute_logger.replication"):
-    logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 _DATA = "/data"
 _CONFIG = ReplicaConfig("n1", _DATA, ("n1", 1), {}, limits=Limits(wal_segment_bytes=1 << 16))

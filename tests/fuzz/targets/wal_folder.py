@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, field
 
 import msgspec
@@ -15,8 +14,6 @@ from cute_logger.storage.wal_segment import SegmentHeader, read_header
 from fuzz.choices import Choices, edited, flipped, packed, type_of
 from fuzz.disk import Disk
 from fuzz.targets.wal_frames import forged
-
-logging.getLogger("cute_logger.storage").setLevel(logging.ERROR)
 
 _FOLDER = "/wal"
 _SEGMENT_BYTES = 700
