@@ -65,15 +65,13 @@ class Gate(Transport):  # type: ignore[misc]
 
     def post(self, peer: str, message: Message) -> bool:
         """Send `message` as soon as what it promises is durable; False if that is not now."""
-        position, held = self._log.position, self._held[peer]
-        is_held = isinstance(message, PROMISES) and (
-            bool(held) or position > self._log.durable_position
-        )
-        if is_held:
-            held.append((position, message))
-        else:
-            self._emit(peer, message)
-        return not is_held
+        if isinstance(message, PROMISES):
+            position, held = self._log.position, self._held[peer]
+            if held or position > self._log.durable_position:
+                held.append((position, message))
+                return False
+        self._emit(peer, message)
+        return True
 
     def release(self) -> None:
         """After an fsync: send what waited for it."""

@@ -172,6 +172,20 @@ def _rest(buffers: list[Buffer], written: int) -> list[Buffer]:
     return []
 
 
+def take_lock(path: str, flags: int, operation: int) -> Lock:
+    """Open the file and flock it, without waiting. Raises FolderLocked, OSError."""
+    fd = os.open(path, flags, _FILE_MODE)
+    try:
+        fcntl.flock(fd, operation | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        raise FolderLocked(path) from None
+    except OSError:
+        os.close(fd)
+        raise
+    return OsFile(fd)
+
+
 class OsFileSystem:
     """The `FileSystem` of the operating system (Linux)."""
 
@@ -205,16 +219,7 @@ class OsFileSystem:
             os.close(fd)
 
     def lock(self, path: str) -> Lock:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT, _FILE_MODE)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(fd)
-            raise FolderLocked(path) from None
-        except OSError:
-            os.close(fd)
-            raise
-        return OsFile(fd)
+        return take_lock(path, os.O_RDWR | os.O_CREAT, fcntl.LOCK_EX)
 
     def free_bytes(self, path: str) -> int:
         disk = os.statvfs(path)

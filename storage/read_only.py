@@ -8,8 +8,7 @@ import os
 from collections.abc import Iterator
 from typing import NoReturn
 
-from .errors import FolderLocked
-from .filesystem import File, FileSystem, Lock, OsFile, OsFileSystem
+from .filesystem import File, FileSystem, Lock, OsFile, OsFileSystem, take_lock
 
 _BLOCK_BYTES = 4096
 
@@ -70,16 +69,7 @@ class ReadOnlyFileSystem(OsFileSystem):
         """Share the lock with others that only look, if its file is there; raise FolderLocked if a
         writer holds it. No writer gets it as long as this one is held.
         """
-        fd = os.open(path, os.O_RDONLY)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(fd)
-            raise FolderLocked(path) from None
-        except OSError:
-            os.close(fd)
-            raise
-        return OsFile(fd)
+        return take_lock(path, os.O_RDONLY, fcntl.LOCK_SH)
 
 
 def _refuse(path: str) -> NoReturn:

@@ -30,10 +30,11 @@ def _ports() -> Iterator[int]:
     first = FIRST + worker % SHARES * SHARE
     ports = list(range(first, first + SHARE))
     random.Random(os.getpid()).shuffle(ports)
-    return (port for port in ports if _is_free(port))
+    return (port for port in ports if is_free(port))
 
 
-def _is_free(port: int) -> bool:
+def is_free(port: int) -> bool:
+    """Does nobody listen there?"""
     with socket.socket() as probe:
         try:
             probe.bind(("127.0.0.1", port))

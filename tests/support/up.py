@@ -6,7 +6,6 @@ import asyncio
 import json
 import random
 import signal
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from support.command import start_cute
+from support.ports import is_free
 
 READY_S = 60
 
@@ -74,15 +74,6 @@ def free_port_range(nodes: int) -> int:
     """Return a port with twice as many free ones as there are nodes right behind it."""
     for _ in range(100):
         base = random.randrange(10_000, 17_900)
-        if all(_is_free(base + i) for i in range(1, 2 * nodes + 1)):
+        if all(is_free(base + i) for i in range(1, 2 * nodes + 1)):
             return base
     raise AssertionError("no free ports in a row")
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
