@@ -179,9 +179,11 @@ class LocalReads:
         deadline = asyncio.get_running_loop().time() + MEND_S
         while True:
             try:
-                return await self._on_streams_lane(
+                found = await self._on_streams_lane(
                     lambda: self._files.read(stream.id, offset, bytes_max)
                 )
+                self._keep(stream, found)
+                return found
             except OffsetOutOfRange:
                 # Trimmed meanwhile: apply moves the start before the files do.
                 _check_range(stream, offset)
@@ -189,6 +191,11 @@ class LocalReads:
             except DamagedBatch as damage:
                 if not await self._mended(stream.id, damage, deadline):
                     raise
+
+    def _keep(self, stream: Stream, batches: list[Batch]) -> None:
+        """Whoever reads there next finds it in memory, if the stream was not deleted meanwhile."""
+        if self._machine.streams.get(stream.name) is stream:
+            self._machine.recent.keep(stream.id, batches)
 
     async def _mended(self, stream_id: int, damage: DamagedBatch, deadline: float) -> bool:
         """Wait for the damage to be mended, up to `deadline`."""
