@@ -224,6 +224,22 @@ class Log:
             room -= sum(batch.size for batch in batches)
         return found
 
+    def find_timestamp(self, timestamp: int, start: int | None = None) -> int:
+        """Return an offset before which no record from `start` (by default all) on is at or after
+        `timestamp` (ms): the base offset of the first batch with such a record, or the log end
+        offset.
+
+        Raises DamagedBatch, OffsetOutOfRange.
+        """
+        self._check()
+        start = self.log_start_offset if start is None else start
+        if not self.log_start_offset <= start <= self.log_end_offset:
+            raise OffsetOutOfRange(start, self.log_start_offset, self.log_end_offset)
+        found = self._sealed.find_timestamp(timestamp, start)
+        if found is None and self._active is not None and self._active.size:
+            found = self._active.find_timestamp(timestamp)
+        return self.log_end_offset if found is None else max(found, start)
+
     def segment_end(self, offset: int) -> int:
         """Return where the segment that holds `offset` ends; raises OffsetOutOfRange."""
         return self._kept_segment_of(offset).next_offset

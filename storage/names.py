@@ -9,6 +9,7 @@ from .filesystem import FileSystem
 _NAME_DIGITS = 20
 _STORE_SUFFIX = ".log"
 _INDEX_SUFFIX = ".index"
+_TIME_INDEX_SUFFIX = ".times"
 
 
 def store_path(folder: str, base_offset: int) -> str:
@@ -17,6 +18,10 @@ def store_path(folder: str, base_offset: int) -> str:
 
 def index_path(folder: str, base_offset: int) -> str:
     return f"{folder}/{base_offset:0{_NAME_DIGITS}d}{_INDEX_SUFFIX}"
+
+
+def time_index_path(folder: str, base_offset: int) -> str:
+    return f"{folder}/{base_offset:0{_NAME_DIGITS}d}{_TIME_INDEX_SUFFIX}"
 
 
 def base_offsets(names: Sequence[str], suffix: str = _STORE_SUFFIX) -> list[int]:
@@ -30,12 +35,15 @@ def base_offsets(names: Sequence[str], suffix: str = _STORE_SUFFIX) -> list[int]
 
 
 def remove_files(files: FileSystem, folder: str, names: Sequence[str], keep: Sequence[int]) -> bool:
-    """Remove stores and indexes of segments not in `keep`; return whether there were any."""
+    """Remove the files of segments not in `keep`; return whether there were any."""
     kept = set(keep)
-    paths = [store_path(folder, base) for base in base_offsets(names) if base not in kept]
-    paths += [
-        index_path(folder, base) for base in base_offsets(names, _INDEX_SUFFIX) if base not in kept
+    doomed = [
+        name
+        for suffix in (_STORE_SUFFIX, _INDEX_SUFFIX, _TIME_INDEX_SUFFIX)
+        for name in names
+        for base_offset in base_offsets([name], suffix)
+        if base_offset not in kept
     ]
-    for path in paths:
-        files.remove(path)
-    return bool(paths)
+    for name in doomed:
+        files.remove(f"{folder}/{name}")
+    return bool(doomed)

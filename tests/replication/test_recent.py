@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cute_logger.replication.recent import Recent
@@ -123,6 +123,7 @@ steps = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(steps)
 def test_memory_answers_what_the_file_would_or_nothing(steps: list[tuple[bool, int, int, int]]):
     log = [make(base_offset, count=3) for base_offset in range(0, 200, 3)]
