@@ -40,11 +40,13 @@ def codec_name(codec: int) -> str:
     return next((name for name, known in CODECS.items() if known == codec), str(codec))
 
 
-def pack(codec: int, body: Buffer) -> tuple[int, Buffer]:
+def pack(codec: int, body: bytes) -> tuple[int, bytes]:
     """Return `body` packed and the codec that says how: CODEC_NONE if packing does not pay."""
     if codec == CODEC_NONE or len(body) < _TINY_BYTES:
         return CODEC_NONE, body
-    packed = _zstd().compress(body, ZSTD_LEVEL) if codec == CODEC_ZSTD else _lz4().compress(body)
+    packed: bytes = (
+        _zstd().compress(body, ZSTD_LEVEL) if codec == CODEC_ZSTD else _lz4().compress(body)
+    )
     if len(packed) > len(body) - len(body) // _GAIN:
         return CODEC_NONE, body
     return codec, packed
@@ -73,7 +75,7 @@ def _from_zstd(body: Buffer, bytes_max: int) -> bytes:
     options = {zstd.DecompressionParameter.window_log_max: ZSTD_WINDOW_LOG_MAX}
     decompressor = zstd.ZstdDecompressor(options=options)
     try:
-        plain = decompressor.decompress(body, bytes_max + 1)
+        plain: bytes = decompressor.decompress(body, bytes_max + 1)
     except zstd.ZstdError as error:
         raise CorruptBatch(None, 0, f"zstd: {error}") from error
     return _checked(plain, decompressor, bytes_max)
@@ -86,7 +88,7 @@ def _from_lz4(body: Buffer, bytes_max: int) -> bytes:
     # It allocates what it may yield.
     yield_max = min(bytes_max + 1, _LZ4_RATIO_MAX * len(body))
     try:
-        plain = decompressor.decompress(body, yield_max)
+        plain: bytes = decompressor.decompress(body, yield_max)
     except RuntimeError as error:
         raise CorruptBatch(None, 0, f"lz4: {error}") from error
     return _checked(plain, decompressor, bytes_max)
