@@ -132,6 +132,7 @@ class StateMachine:
             producer_epoch=epoch,
             sequence=sequence,
             chain=stream.chain,
+            codec=command.codec,
         )
         begins_segment = stream.add(batch)
         if begins_segment:

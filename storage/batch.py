@@ -7,7 +7,7 @@ rewritten after the leader built it, so the checksum covers everything but itsel
        0     4  crc             CRC-32C of bytes 4 … size
        4     2  magic           "CL"
        6     1  version         1
-       7     1  codec           of the body: 0 none
+       7     1  codec           of the body: 0 none, 1 zstd, 2 lz4 (codec.py)
        8     4  size            bytes of the whole batch, header included
       12     4  count           records in the body
       16     4  span            offsets covered: the next batch begins at base_offset + span
@@ -20,7 +20,7 @@ rewritten after the leader built it, so the checksum covers everything but itsel
       68     4  producer_epoch
       72     8  sequence        of the producer's batches in this stream, from 0
       80    16  chain           XXH3-128 of the whole previous batch, zeros for the first
-      96     …  body
+      96     …  body, compressed or not
 
 `span` equals `count` as long as no record is ever removed from within a batch.
 """
@@ -34,6 +34,7 @@ import msgspec
 from crc32c import crc32c
 from xxhash import xxh3_128_digest
 
+from .codec import CODEC_NONE, unpack
 from .errors import CorruptBatch, IncompleteBatch
 from .filesystem import Buffer
 from .record import StoredRecord, decode_rows
@@ -41,12 +42,13 @@ from .record import StoredRecord, decode_rows
 BATCH_HEADER_SIZE: Final = 96
 BATCH_BYTES_MAX: Final = 16 * 1024 * 1024
 """No batch is larger, and a header that claims more is corrupt."""
+BODY_BYTES_MAX: Final = BATCH_BYTES_MAX - BATCH_HEADER_SIZE
+"""Of a body, compressed or not: what it unpacks to is no larger either."""
 NO_PRODUCER: Final = 2**64 - 1
 CHAIN_START: Final = bytes(16)
 
 MAGIC: Final = int.from_bytes(b"CL", "little")
 VERSION: Final = 1
-CODEC_NONE: Final = 0
 
 _CRC = struct.Struct("<I")
 _REST = struct.Struct("<HBBIIIQqqQQQIQ16s")
@@ -88,11 +90,19 @@ class Batch(msgspec.Struct, frozen=True, gc=False):
     def next_offset(self) -> int:
         return self.base_offset + self.span
 
-    def records(self) -> list[StoredRecord]:
-        """Decode the body; raises CorruptBatch if it is not what the header says."""
-        if self.codec != CODEC_NONE:
-            raise CorruptBatch(None, 0, f"unknown codec {self.codec}")
-        rows = decode_rows(self.body)
+    def unpacked(self, bytes_max: int = BODY_BYTES_MAX) -> Buffer:
+        """Return the body as it was before it was compressed. Raises CorruptBatch.
+
+        UnpacksTooLarge, one of these, tells that it would be more than `bytes_max`.
+        """
+        return unpack(self.codec, self.body, bytes_max)
+
+    def records(self, unpacked: Buffer | None = None) -> list[StoredRecord]:
+        """Decode the body; raises CorruptBatch if it is not what the header says.
+
+        `unpacked` is for who has unpacked it already.
+        """
+        rows = decode_rows(self.unpacked() if unpacked is None else unpacked)
         if len(rows) != self.count:
             raise CorruptBatch(None, 0, f"{len(rows)} records where the header says {self.count}")
         return [
@@ -123,11 +133,13 @@ def build_batch(
     producer_epoch: int = 0,
     sequence: int = 0,
     chain: bytes = CHAIN_START,
+    codec: int = CODEC_NONE,
 ) -> Batch:
     """Put a header before `body`, the `count` records as `encode_records` packs them.
 
-    The body is copied, not looked into. Raises ValueError if there are no records, if the batch
-    would pass BATCH_BYTES_MAX, or if a number does not fit its field.
+    With another `codec` it is compressed already (`codec.pack`). It is copied, not looked into.
+    Raises ValueError if there are no records, if the batch would pass BATCH_BYTES_MAX, or if a
+    number does not fit its field.
     """
     size = BATCH_HEADER_SIZE + len(body)
     if count < 1:
@@ -137,7 +149,7 @@ def build_batch(
     fields = (
         MAGIC,
         VERSION,
-        CODEC_NONE,
+        codec,
         size,
         count,
         count,
