@@ -19,10 +19,12 @@ from .errors import CorruptBatch
 from .filesystem import Buffer
 
 _Timestamp: TypeAlias = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
-_Row: TypeAlias = tuple[bytes | None, bytes | None, dict[str, str] | None, _Timestamp | None]
+Row: TypeAlias = tuple[bytes | None, bytes | None, dict[str, str] | None, _Timestamp | None]
+
+"""Key, value, headers, timestamp."""
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(list[_Row])
+_decoder = msgspec.msgpack.Decoder(list[Row])
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
@@ -58,7 +60,14 @@ def encode_records(records: Sequence[Record]) -> bytes:
     )
 
 
-def decode_rows(body: Buffer) -> list[_Row]:
+def encode_rows(rows: Sequence[Row]) -> bytes:
+    """Return the body that `encode_records` makes of these records."""
+    return _encoder.encode(
+        [(key, value, headers or None, timestamp) for key, value, headers, timestamp in rows]
+    )
+
+
+def decode_rows(body: Buffer) -> list[Row]:
     """Return (key, value, headers, timestamp) of every record in `body`.
 
     Raises CorruptBatch for anything that is not exactly such an array.
@@ -79,7 +88,14 @@ def decode_records(body: Buffer) -> list[Record]:
 
 def record_size(record: Record) -> int:
     """Return the bytes of key, value and headers (as UTF-8), the size that limits speak of."""
-    size = len(record.key or b"") + len(record.value or b"")
-    for name, text in record.headers.items():
-        size += len(name.encode()) + len(text.encode())
+    return row_size((record.key, record.value, record.headers, None))
+
+
+def row_size(row: tuple[bytes | None, bytes | None, Mapping[str, str] | None, int | None]) -> int:
+    """Return what `record_size` does of a record in pieces."""
+    key, value, headers, _ = row
+    size = len(key or b"") + len(value or b"")
+    if headers:
+        for name, text in headers.items():
+            size += len(name.encode()) + len(text.encode())
     return size

@@ -17,6 +17,7 @@ from .context import CONTEXT, REQUEST_ID, TAKEN, Context, context_of
 from .forward import Forwarder, Handler, on_leader
 from .headers import stamp
 from .problems import Problem, invalid, problem_of, problem_response
+from .queries import AppendQuery
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ ROUTES: Final[tuple[tuple[str, str, Handler], ...]] = (
     ("PATCH", _STREAM, on_leader(streams.patch_stream)),
     ("DELETE", _STREAM, on_leader(streams.delete_stream)),
     ("POST", _STREAM + "/trim", on_leader(streams.trim)),
-    ("POST", _STREAM + "/records", on_leader(records.append)),
+    ("POST", _STREAM + "/records", on_leader(records.append, AppendQuery)),
     ("GET", _STREAM + "/records", reads.read_records),
     ("GET", _STREAM + "/idempotency/{key:[^/]+}", records.get_receipt),
     ("POST", "/v1/producers", on_leader(producers.register)),
