@@ -52,16 +52,19 @@ def end_offset(query: ReadQuery) -> int:
 
 
 async def read_page(
-    context: Context, name: str, query: ReadQuery, start: int, *, bytes_max: int, wait_ms: int = 0
+    context: Context, name: str, query: ReadQuery, first: int, *, bytes_max: int, wait_ms: int = 0
 ) -> Page:
-    """Look at about `bytes_max` bytes from `start` on; at the high watermark wait up to `wait_ms`.
+    """Look at about `bytes_max` bytes from `first` on; at the high watermark wait up to `wait_ms`.
 
     Bytes are counted as they are when unpacked: a little that is compressed can be very much.
 
     Its `held_bytes` are the caller's to give back. Raises Problem `throttled`, and what
     `Replica.read` raises.
     """
-    replica = context.live_replica()
+    replica, start = context.live_replica(), first
+    if not isinstance(query.key, UnsetType):
+        start = await replica.skip_absent(name, query.key.encode(), start)
+        start = min(start, max(end_offset(query), first))
     try:
         result = await replica.read(name, start, bytes_max=bytes_max, wait_ms=wait_ms)
     except BeyondHighWatermark:
