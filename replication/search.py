@@ -40,6 +40,8 @@ TAIL_RECORDS_MAX: Final = 20_000
 """Not covered by an index whose answers are in order of value."""
 TAIL_WAIT_S: Final = 2.0
 TAIL_LOOK_S: Final = 0.02
+MATCH_BYTES: Final = 2 << 20
+"""Of records held at a time: what is compressed may unpack to a lot."""
 FETCH_BYTES: Final = 32 << 20
 VISITS_MAX: Final = 20_000
 _PIECE_BYTES: Final = 256 << 10
@@ -338,8 +340,8 @@ class Search:
         size = sum(batch.size for batch in batches)
         self._left_bytes -= size
         job = partial(_matches, batches, range(start, end), self._find, self._terms)
-        records = job() if size <= _ON_LOOP_BYTES else await self._reader.run(job)
-        reached = batches[-1].next_offset
+        is_small = size <= _ON_LOOP_BYTES and not any(batch.codec for batch in batches)
+        records, reached = job() if is_small else await self._reader.run(job)
         return Part(records, reached if reached < end else None)
 
     # ---- filters
@@ -440,7 +442,8 @@ class Fetched:
             self.bytes_left -= batch.size
             wanted = {offset for offset in offsets if offset < batch.next_offset}
             job = partial(_pick, batch, wanted)
-            picked = job() if batch.size <= _ON_LOOP_BYTES else await self._reader.run(job)
+            is_small = batch.size <= _ON_LOOP_BYTES and not batch.codec
+            picked = job() if is_small else await self._reader.run(job)
             self._records.update(picked)
             offsets = offsets[max(1, len(wanted)) :]
 
@@ -455,9 +458,12 @@ def _pick(batch: Batch, wanted: set[int]) -> dict[int, StoredRecord]:
 
 def _matches(
     batches: Iterable[Batch], offsets: range, find: Find, terms: Terms
-) -> list[StoredRecord]:
-    found = []
+) -> tuple[list[StoredRecord], int]:
+    """The matches, up to MATCH_BYTES or a record more, and the end of what was looked at."""
+    found: list[StoredRecord] = []
+    left, reached = MATCH_BYTES, offsets.start
     for batch in batches:
+        reached = batch.next_offset
         try:
             records = batch.records()
         except CorruptBatch:
@@ -467,7 +473,10 @@ def _matches(
                 value = find(record)
                 if value is not None and terms.accept(value):
                     found.append(record)
-    return found
+                    left -= size_of(record)
+                    if left < 0:
+                        return found, record.offset + 1
+    return found, reached
 
 
 def _key(hit: Hit) -> bytes:
