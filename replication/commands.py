@@ -140,6 +140,22 @@ class Transact(msgspec.Struct, frozen=True, array_like=True, tag=12):
     timestamp: Timestamp
 
 
+class CreateIndex(msgspec.Struct, frozen=True, array_like=True, tag=14):
+    """Give a stream an index, or one that it has another definition."""
+
+    stream: str
+    name: str
+    kind: str
+    on: str
+    timestamp: Timestamp
+
+
+class DropIndex(msgspec.Struct, frozen=True, array_like=True, tag=15):
+    stream: str
+    name: str
+    timestamp: Timestamp
+
+
 Command: TypeAlias = (
     AppendBatch
     | CreateStream
@@ -153,6 +169,8 @@ Command: TypeAlias = (
     | ReleaseLease
     | DeleteGroup
     | Transact
+    | CreateIndex
+    | DropIndex
 )
 
 _encoder = msgspec.msgpack.Encoder()

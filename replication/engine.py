@@ -33,6 +33,8 @@ from .config import Limits
 from .errors import NoLeader
 from .exchange import SnapshotExchange
 from .gate import Gate
+from .index_files import IndexFiles
+from .indexer import Indexer
 from .jobs import Jobs
 from .journal import RaftJournal
 from .machine import StateMachine
@@ -73,6 +75,7 @@ class Engine:
         journal: RaftJournal,
         machine: StateMachine,
         stream_files: StreamFiles,
+        index_files: IndexFiles,
         folder: DataFolder,
         files: FileSystem,
         limits: Limits,
@@ -121,6 +124,15 @@ class Engine:
             measures=measures,
             post=gate.post,
             wake=self.pump,
+        )
+        self.indexer = Indexer(
+            jobs=self._jobs,
+            machine=machine,
+            stream_files=stream_files,
+            files=index_files,
+            measures=measures,
+            damages=self.repairs,
+            is_short=self.capacity.is_short,
         )
         self.snapshots = SnapshotExchange(
             jobs=self._jobs,
@@ -248,6 +260,7 @@ class Engine:
         self._load()
         self.snapshots.poll()
         self.repairs.poll()
+        self.indexer.poll(upstream.now(), is_synced=self.core.synced)
         self.persistence.poll(self.snapshots.pinned_index, is_synced=self.core.synced)
         if self.core.members.changes != self._announced_members:
             self._announced_members = self.core.members.changes

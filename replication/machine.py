@@ -23,9 +23,11 @@ from .commands import (
     AppendBatch,
     Command,
     CommitOffset,
+    CreateIndex,
     CreateStream,
     DeleteGroup,
     DeleteStream,
+    DropIndex,
     InitCluster,
     RegisterProducer,
     ReleaseLease,
@@ -34,8 +36,16 @@ from .commands import (
     decode_commands,
 )
 from .dedupe import Appended, ProducerTable
-from .errors import BeyondHighWatermark, Refused, StreamExists, UnknownStream
+from .errors import (
+    BeyondHighWatermark,
+    Refused,
+    StreamExists,
+    TooManyIndexes,
+    UnknownIndex,
+    UnknownStream,
+)
 from .groups import GroupTable, commit_receipt
+from .indexes import INDEXES_MAX, IndexDefinition
 from .members import Config
 from .recent import Recent
 from .stream import Stream, describe
@@ -57,6 +67,7 @@ class StateMachine:
         """As of the applied index; None before the log said anything of members."""
         self.members_index = 0
         self.next_stream_id = 1
+        self.next_index_id = 1
         self.streams: dict[str, Stream] = {}
         self.producers = ProducerTable()
         self.groups = GroupTable()
@@ -70,6 +81,8 @@ class StateMachine:
         """Streams whose files are still there, by id."""
         self.dropped = False
         """Segments were trimmed away whose files are still there."""
+        self.index_changes = 0
+        """Counts up whenever another index, or another stream, is there."""
         self.changed: set[str] = set()
         """Streams that grew or went since the engine last woke their readers."""
         self._unwritten_bytes_max = unwritten_bytes_max
@@ -215,6 +228,7 @@ class StateMachine:
         self.next_stream_id += 1
         self.streams[command.name] = stream
         self.created.append(stream)
+        self.index_changes += 1
         return describe(stream), True
 
     def _delete_stream(self, command: DeleteStream, index: int, term: int) -> Refused | None:
@@ -226,6 +240,7 @@ class StateMachine:
         self.recent.forget_stream(stream.id)
         self.unwritten_bytes -= self.unwritten.pop(stream.id, Unwritten()).size_bytes
         self.deleted.append(stream.id)
+        self.index_changes += 1
         self.changed.add(stream.name)
         return None
 
@@ -255,6 +270,36 @@ class StateMachine:
             return _unknown(command.name)
         stream.alter(command.changes, self.log_time)
         return describe(stream)
+
+    def _create_index(
+        self, command: CreateIndex, index: int, term: int
+    ) -> tuple[IndexDefinition, bool] | Refused:
+        """The definition, and whether there was none of that name."""
+        stream = self.streams.get(command.stream)
+        if stream is None:
+            return _unknown(command.stream)
+        known = stream.indexes.get(command.name)
+        if known is not None and (known.kind, known.on) == (command.kind, command.on):
+            return known, False
+        if known is None and len(stream.indexes) >= INDEXES_MAX:
+            return TooManyIndexes(
+                f"stream {command.stream} has {INDEXES_MAX} indexes, the most it may have",
+                field="index",
+            )
+        definition = IndexDefinition(self.next_index_id, command.kind, command.on)
+        self.next_index_id += 1
+        stream.indexes[command.name] = definition
+        self.index_changes += 1
+        return definition, known is None
+
+    def _drop_index(self, command: DropIndex, index: int, term: int) -> Refused | None:
+        stream = self.streams.get(command.stream)
+        if stream is None:
+            return _unknown(command.stream)
+        if stream.indexes.pop(command.name, None) is None:
+            return unknown_index(command.stream, command.name)
+        self.index_changes += 1
+        return None
 
     def _register(self, command: RegisterProducer, index: int, term: int) -> tuple[int, int]:
         return self.producers.register(command.name, self.log_time)
@@ -289,11 +334,17 @@ class StateMachine:
         ReleaseLease: _release,
         DeleteGroup: _delete_group,
         Transact: _transact,
+        CreateIndex: _create_index,
+        DropIndex: _drop_index,
     }
 
 
 def _unknown(name: str) -> UnknownStream:
     return UnknownStream(f"there is no stream {name}", stream=name)
+
+
+def unknown_index(stream: str, name: str) -> UnknownIndex:
+    return UnknownIndex(f"stream {stream} has no index {name}", stream=stream, index=name)
 
 
 def receipt(stream: str, appended: Appended, *, duplicate: bool) -> Receipt:

@@ -9,6 +9,7 @@ from ..storage.log import LogConfig
 from .commands import AppendBatch
 from .dedupe import KeyTable
 from .errors import ConditionFailed, RecordTooLarge, Refused
+from .indexes import IndexDefinition
 from .segments import Segments
 from .types import StreamConfig, StreamInfo
 
@@ -30,6 +31,7 @@ class Stream:
         self.chain = CHAIN_START
         self.segments = Segments()
         self.keys = KeyTable(*self._dedupe_bounds())
+        self.indexes: dict[str, IndexDefinition] = {}
 
     def number(self, setting: str, default: int = -1) -> int:
         """The value of a setting that is a number; `default` if this stream was made without it,

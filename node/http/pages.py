@@ -66,13 +66,13 @@ async def read_page(
     context: Context,
     name: str,
     query: ReadQuery,
-    start: int,
+    first: int,
     *,
     bytes_max: int,
     wait_ms: int = 0,
     as_batches: bool = False,
 ) -> Page:
-    """Look at about `bytes_max` bytes from `start` on; at the high watermark wait up to `wait_ms`.
+    """Look at about `bytes_max` bytes from `first` on; at the high watermark wait up to `wait_ms`.
 
     Bytes are counted as they are when unpacked: a little that is compressed can be very much. With
     `as_batches` nothing is unpacked, and they are counted as they are.
@@ -80,7 +80,10 @@ async def read_page(
     Its `held_bytes` are the caller's to give back. Raises Problem `throttled`, and what
     `Replica.read` raises.
     """
-    replica = context.live_replica()
+    replica, start = context.live_replica(), first
+    if not isinstance(query.key, UnsetType):
+        start = await replica.skip_absent(name, query.key.encode(), start)
+        start = min(start, max(end_offset(query), first))
     try:
         result = await replica.read(name, start, bytes_max=bytes_max, wait_ms=wait_ms)
     except BeyondHighWatermark:
