@@ -269,6 +269,8 @@ class Engine:
             self._announced_index = self.machine.applied_index
             self._on_applied()
             self.machine.changed.clear()
+            if self.coalescer:
+                self.pump()  # somebody may have waited for just that
         if self.core.backlog:
             self.pump()
         self._arm()
