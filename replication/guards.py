@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from enum import Enum, auto
+from typing import NamedTuple
 
 from ..storage.batch import BODY_BYTES_MAX, Batch
 from ..storage.codec import unpack
@@ -21,6 +22,8 @@ from .commands import AppendBatch, Command, Transact
 from .errors import ConditionFailed
 from .recent import Recent
 from .stream import Stream
+from .transactions import blame
+from .types import NoRecord
 
 Accepts = Callable[[StoredRecord], bool]
 
@@ -35,11 +38,23 @@ class Verdict(Enum):
     """Too much was applied since somebody looked."""
 
 
+class Placed(NamedTuple):
+    """A condition of an append, which may be part of a transaction."""
+
+    stream: str
+    condition: NoRecord
+    part_index: int | None
+
+
 class Watch:
     """One condition on one stream."""
 
-    def __init__(self, stream: Stream, accepts: Accepts, checked_to: int) -> None:
+    def __init__(
+        self, stream: Stream, accepts: Accepts, checked_to: int, part_index: int | None = None
+    ) -> None:
         self.stream = stream
+        self.part_index = part_index
+        """Which append of a transaction asks for it."""
         self._accepts = accepts
         self._checked_to = checked_to
         """No record below it that counts is accepted."""
@@ -109,7 +124,7 @@ class Guard:
         for watch in self._watches:
             found = watch.follow(self._recent)
             if isinstance(found, int):
-                return condition_failed(found)
+                return condition_failed(found, watch.part_index)
             if found is not Verdict.HOLDS:
                 return found
         for number, command in ahead:
@@ -120,8 +135,11 @@ class Guard:
         return Verdict.HOLDS
 
 
-def condition_failed(offset: int) -> ConditionFailed:
-    return ConditionFailed(f"the record at offset {offset} is in the way", actual=offset)
+def condition_failed(offset: int, part_index: int | None) -> ConditionFailed:
+    failed = ConditionFailed(f"the record at offset {offset} is in the way", actual=offset)
+    if part_index is not None:
+        blame(failed, "appends", part_index)
+    return failed
 
 
 def _appends_of(command: Command) -> Sequence[AppendBatch]:
