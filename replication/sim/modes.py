@@ -36,6 +36,7 @@ class Mode:
     appenders: int = 4
     think_s: float = 0.2
     readers: int = 3
+    consumers: int = 2
     duration_s: float = 30.0
     durability_share: float = 0.05
     """So many acknowledgements are checked against the bytes on all disks; it takes a while."""
@@ -61,6 +62,7 @@ class Mode:
             think_s=self.think_s * rng.choice((1.0, 2.0, 5.0)),
             readers=self.readers * rng.choice((1, 2)),
             duration_s=self.duration_s * rng.choice((0.33, 0.67, 1.0)),
+            consumers=self.consumers * rng.choice((0, 1, 2)),
         )
 
 

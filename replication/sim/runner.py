@@ -14,6 +14,7 @@ from ...storage.errors import StorageError
 from .checks import Checks, Violation
 from .clients import STREAMS, Appender, StreamOwner
 from .clock import NodeClock
+from .consumers import Consumer
 from .faults import Faults
 from .history import History
 from .modes import MODES, Mode
@@ -92,13 +93,15 @@ class Simulation:
             self._check_end()
             self._lose_all_power()
 
-    def _clients(self) -> Iterator[Appender | StreamOwner | Reader]:
+    def _clients(self) -> Iterator[Appender | StreamOwner | Reader | Consumer]:
         world, seed = self._world, self._world.seed
         yield StreamOwner(world, Random(f"owner {seed}"))
         for number in range(world.mode.appenders):
             yield Appender(world, Random(f"appender {number} {seed}"), self._history, number)
         for number in range(world.mode.readers):
             yield Reader(world, Random(f"reader {number} {seed}"), self._history)
+        for number in range(world.mode.consumers):
+            yield Consumer(world, Random(f"consumer {number} {seed}"), self._history, number)
 
     # ---- the end
 
@@ -167,7 +170,9 @@ class Simulation:
         process = node.process
         assert process is not None
         machine = process.recovered.machine
-        return {
+        groups = machine.groups
+        self._world.checks.groups.check_node(node.id, machine.applied_index, groups)
+        streams = {
             name: (
                 stream.id,
                 stream.log_start_offset,
@@ -178,7 +183,9 @@ class Simulation:
                 [bytes(batch.data) for batch in batches.get(name, [])],
             )
             for name, stream in sorted(machine.streams.items())
-        }, machine.producers.dump()
+        }
+        tables = (machine.producers, groups, machine.transactions)
+        return streams, groups.meta(), [table.dump() for table in tables]
 
     def _batches(self, node: SimNode) -> dict[str, list[Batch]]:
         """All batches of all streams, from their files."""
