@@ -27,6 +27,7 @@ from ..storage.wal import Entry, Flush
 from . import retention, upstream
 from .barrier import ReadBarrier
 from .capacity import Capacity
+from .checkpoint_scrub import CheckpointScrub
 from .coalescer import Coalescer, Pending
 from .commands import InitCluster
 from .config import Limits
@@ -124,6 +125,7 @@ class Engine:
             measures=measures,
             post=gate.post,
             wake=self.pump,
+            checkpoint_scrub=CheckpointScrub(files, folder.path, measures, self.persistence.renew),
         )
         self.indexer = Indexer(
             jobs=self._jobs,

@@ -133,7 +133,7 @@ class GroupCalls(LocalReads):
             appends,
             commits,
             transaction.idempotency_key,
-            _digest(appends, commits),
+            transaction_digest(appends, commits),
             self._runtime.wall_ms(),
         )
         conditions = [
@@ -166,7 +166,7 @@ class GroupCalls(LocalReads):
         )
 
 
-def _digest(appends: list[AppendBatch], commits: list[CommitOffset]) -> bytes:
+def transaction_digest(appends: list[AppendBatch], commits: list[CommitOffset]) -> bytes:
     """Tells a repeat from another transaction under the same key."""
     appended = [(append.stream, append.digest) for append in appends]
     committed = [(commit.group, commit.stream, commit.offset) for commit in commits]

@@ -48,6 +48,8 @@ class Measures:
     """Written in the place of damaged bytes."""
     scrubbed_bytes: int = 0
     """Read in the background to look for damage."""
+    damaged_checkpoints: int = 0
+    """Found so and written anew."""
 
 
 @dataclass(frozen=True, slots=True)

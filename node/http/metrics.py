@@ -175,6 +175,9 @@ def _disk(vitals: Vitals) -> Iterator[Metric]:
 
 def _damage(vitals: Vitals) -> Iterator[Metric]:
     measures = vitals.measures
+    yield _counter(
+        "cute_damaged_checkpoints", "Found damaged and written anew.", measures.damaged_checkpoints
+    )
     yield _gauge("cute_damaged_places", "Places to mend in segments.", vitals.damaged_places)
     yield _counter(
         "cute_repaired_bytes", "Written in the place of damaged ones.", measures.mended_bytes

@@ -12,7 +12,7 @@ from typing import Any
 from ...storage.batch import Batch
 from ...storage.errors import Damaged, DamagedBatch, Poisoned
 from ..coalescer import Pending
-from ..commands import AppendBatch, Command
+from ..commands import AppendBatch, Command, Transact
 from ..config import Limits, ReplicaConfig
 from ..engine import Engine
 from ..errors import NoLeader, NotLeader, Refused, ShuttingDown, Throttled
@@ -188,7 +188,7 @@ class SimNode:
             self.disk,
             world.rng,
             fsync_s=world.mode.fsync_s,
-            wall_ms=lambda: world.wall_ms() + self.wall_offset_ms,
+            wall_ms=self.wall_ms,
         )
         runtime.disk_slow_s = self.disk_slow_s
         journal = RaftJournal(recovered.wal)
@@ -302,6 +302,10 @@ class SimNode:
         if self.process is not None:
             self.process.runtime.disk_slow_s = delay_s
 
+    def wall_ms(self) -> int:
+        """This machine's wall clock."""
+        return self._world.wall_ms() + self.wall_offset_ms
+
     # ---- what the runtime asks
 
     def enter(self, step: Step, life: int | None = None) -> None:
@@ -366,7 +370,8 @@ class SimNode:
                 self._world.checks.violate("answers after its end", f"{self.id}: {outcome!r}")
             settle(outcome)
 
-        size = len(command.body) if isinstance(command, AppendBatch) else 0
+        bodies = command.appends if isinstance(command, Transact) else [command]
+        size = sum(len(each.body) for each in bodies if isinstance(each, AppendBatch))
         pending = Pending(command, size, settled)
         process.engine.submit(pending)
         return pending

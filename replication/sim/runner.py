@@ -14,9 +14,10 @@ from ...storage.errors import StorageError
 from .checks import Checks, Violation
 from .clients import STREAMS, Appender, StreamOwner
 from .clock import NodeClock
+from .consumers import Consumer
 from .faults import Faults
 from .history import History
-from .modes import MODES, Mode
+from .modes import FOLDER_ROT, MODES, Mode
 from .node import SimNode
 from .patching import patched
 from .readers import Reader
@@ -30,6 +31,12 @@ MESSAGES_TO_CONVERGE = 1000
 PACKAGE = "cute_logger"
 MAY_COMPLAIN = ("cute_logger.replication.catchup",)
 """What was fetched before a power loss may be torn after it."""
+MAY_COMPLAIN_OF_ROT = (
+    "cute_logger.replication.checkpoint_scrub",
+    "cute_logger.replication.engine",
+    "cute_logger.replication.recovery",
+    "cute_logger.replication.snapshot_source",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +65,7 @@ def simulate(mode: str | Mode, seed: int, *, lines_max: int | None = LINES_KEPT)
     chosen = MODES[mode] if isinstance(mode, str) else mode
     world = World(seed, chosen, lines_max)
     simulation = Simulation(world)
-    listening = _listening(world.checks)
+    listening = _listening(world.checks, world.mode)
     with patched(world.monotonic, seed), listening, _no_collection():
         simulation.run()
     return simulation.result()
@@ -92,13 +99,15 @@ class Simulation:
             self._check_end()
             self._lose_all_power()
 
-    def _clients(self) -> Iterator[Appender | StreamOwner | Reader]:
+    def _clients(self) -> Iterator[Appender | StreamOwner | Reader | Consumer]:
         world, seed = self._world, self._world.seed
         yield StreamOwner(world, Random(f"owner {seed}"))
         for number in range(world.mode.appenders):
             yield Appender(world, Random(f"appender {number} {seed}"), self._history, number)
         for number in range(world.mode.readers):
             yield Reader(world, Random(f"reader {number} {seed}"), self._history)
+        for number in range(world.mode.consumers):
+            yield Consumer(world, Random(f"consumer {number} {seed}"), self._history, number)
 
     # ---- the end
 
@@ -149,7 +158,7 @@ class Simulation:
         applied = {process.core.applied_index() for process in processes}
         written = all(not process.recovered.machine.unwritten_bytes for process in processes)
         synced = all(process.core.synced for process in processes)
-        is_mended = self._faults.rot.is_mended()
+        is_mended = self._faults.rot.is_mended() and self._faults.folder_rot.is_mended()
         return last == applied and len(last) == 1 and written and synced and is_mended
 
     def _check_end(self) -> None:
@@ -167,7 +176,9 @@ class Simulation:
         process = node.process
         assert process is not None
         machine = process.recovered.machine
-        return {
+        groups = machine.groups
+        self._world.checks.groups.check_node(node.id, machine.applied_index, groups)
+        streams = {
             name: (
                 stream.id,
                 stream.log_start_offset,
@@ -178,7 +189,9 @@ class Simulation:
                 [bytes(batch.data) for batch in batches.get(name, [])],
             )
             for name, stream in sorted(machine.streams.items())
-        }, machine.producers.dump()
+        }
+        tables = (machine.producers, groups, machine.transactions)
+        return streams, groups.meta(), [table.dump() for table in tables]
 
     def _batches(self, node: SimNode) -> dict[str, list[Batch]]:
         """All batches of all streams, from their files."""
@@ -245,22 +258,24 @@ def _no_collection() -> Iterator[None]:
 
 
 class Complaints(logging.Handler):
-    """No simulated disk rots: a node that finds damage, and may repair it, has found a bug."""
+    """Where no disk rots, a node that finds damage, and may repair it, has found a bug."""
 
-    def __init__(self, checks: Checks) -> None:
+    def __init__(self, checks: Checks, mode: Mode) -> None:
         super().__init__(logging.ERROR)
         self._checks = checks
+        rots = not FOLDER_ROT.keys().isdisjoint(mode.faults)
+        self._may_complain = MAY_COMPLAIN + (MAY_COMPLAIN_OF_ROT if rots else ())
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.levelno == logging.ERROR and record.name not in MAY_COMPLAIN:
+        if record.levelno == logging.ERROR and record.name not in self._may_complain:
             facts = getattr(record, "reason", "")
             self._checks.violate("damage", f"{record.getMessage()}: {facts}")
 
 
 @contextmanager
-def _listening(checks: Checks) -> Iterator[None]:
+def _listening(checks: Checks, mode: Mode) -> Iterator[None]:
     """Whoever wants to see what the nodes log has the trace instead; but no complaint is missed."""
-    logger, handler = logging.getLogger(PACKAGE), Complaints(checks)
+    logger, handler = logging.getLogger(PACKAGE), Complaints(checks, mode)
     level, propagate = logger.level, logger.propagate
     logger.addHandler(handler)
     logger.setLevel(logging.ERROR)
