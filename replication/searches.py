@@ -159,6 +159,12 @@ class Searches:
             hurry=self._indexer.hurry,
         )
 
+    async def skip_absent_down(self, stream: Stream, key: bytes, start: int, top: int) -> int:
+        """The end, at most `top`, below which there may be a record of the key above `start`."""
+        if not stream.log_start_offset <= start < top <= stream.next_offset:
+            return top
+        return (await self._for_key(stream, key, tree=None).skip_down(start, top))[0]
+
     def _for_key(self, stream: Stream, key: bytes, tree: IndexDefinition | None) -> Search:
         return Search(
             stream,

@@ -14,6 +14,7 @@ What can only be judged at the end is in `history.py`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -181,6 +182,12 @@ class Checks:
         stream = machine.streams.get(command.stream)
         if isinstance(result, Receipt) and not result.duplicate and stream is not None:
             self._bodies[stream.id, result.first_offset] = command.body
+
+    def bodies_of(self, stream_id: int) -> Iterator[tuple[int, bytes]]:
+        """Yield the first offset and the body of every batch that was ever applied."""
+        for (owner, first_offset), body in self._bodies.items():
+            if owner == stream_id:
+                yield first_offset, body
 
     def check_batches(self, where: str, stream_id: int, batches: list[Batch]) -> None:
         """Batches that were read are those that were applied."""

@@ -43,6 +43,8 @@ class Mode:
     """So many acknowledgements are checked against the bytes on all disks; it takes a while."""
     scrub_bytes_per_s: int = 0
     """Nodes look for damage in their segments at this pace, every two seconds."""
+    has_indexes: bool = True
+    """Somebody defines indexes and searches."""
     timing: Timing = field(default_factory=Timing)
     varies: bool = True
     """Every seed plays some of the faults only, more or less often, under more or less load."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
@@ -72,6 +73,8 @@ class SimNode:
         self.incarnation = ""
         """Of its data folder."""
         self.disk: SimDisk
+        self._index_folder = f"{world.scratch}/{node_id}"
+        """On a real disk: no fault reaches it, but a power loss takes all of it."""
         self.new_disk(world.seed)
         self.starts_at: float | None = None
         """When it will be started again, if it is down."""
@@ -101,7 +104,11 @@ class SimNode:
         assert self.process is None
         self.disks += 1
         self.incarnation = ""
+        self._lose_indexes()
         self.disk = SimDisk(Random(f"disk {self.id} {self.disks} {seed}"))
+
+    def _lose_indexes(self) -> None:
+        shutil.rmtree(self._index_folder, ignore_errors=True)
 
     @property
     def is_up(self) -> bool:
@@ -177,6 +184,7 @@ class SimNode:
             joins=self.id not in self._world.founders or self.disks > 1,
             timing=self._world.mode.timing,
             limits=self._limits,
+            index_folder=self._index_folder,
         )
 
     def _compose(self, recovered: Recovered) -> Process:
@@ -237,6 +245,8 @@ class SimNode:
             self._end(power=power)
 
     def _end(self, *, power: bool) -> None:
+        if self.process is not None:
+            self.process.recovered.index_files.close()
         self.process = None
         self._applied_waiters.clear()
         self._paused_until = 0.0
@@ -244,6 +254,7 @@ class SimNode:
         self._world.network.process_died(self, silently=power)
         if power:
             self.disk.lose_power()
+            self._lose_indexes()
         else:
             self.disk.end_process()
 

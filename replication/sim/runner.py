@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from random import Random
+from tempfile import TemporaryDirectory
 
 from ...storage.batch import Batch
 from ...storage.errors import StorageError
@@ -17,6 +18,7 @@ from .clock import NodeClock
 from .consumers import Consumer
 from .faults import Faults
 from .history import History
+from .index_users import IndexUser
 from .modes import FOLDER_ROT, MODES, Mode
 from .node import SimNode
 from .patching import patched
@@ -63,11 +65,13 @@ class Result:
 def simulate(mode: str | Mode, seed: int, *, lines_max: int | None = LINES_KEPT) -> Result:
     """Play seed `seed` of a mode; the same seed gives the same result, in any process."""
     chosen = MODES[mode] if isinstance(mode, str) else mode
-    world = World(seed, chosen, lines_max)
-    simulation = Simulation(world)
-    listening = _listening(world.checks, world.mode)
-    with patched(world.monotonic, seed), listening, _no_collection():
-        simulation.run()
+    with TemporaryDirectory(prefix="cute-sim-") as scratch:
+        world = World(seed, chosen, lines_max, scratch)
+        simulation = Simulation(world)
+        listening = _listening(world.checks, world.mode)
+        with patched(world.monotonic, seed), listening, _no_collection():
+            simulation.run()
+        simulation.close()
     return simulation.result()
 
 
@@ -99,7 +103,13 @@ class Simulation:
             self._check_end()
             self._lose_all_power()
 
-    def _clients(self) -> Iterator[Appender | StreamOwner | Reader | Consumer]:
+    def close(self) -> None:
+        """Give up what is on the real disk."""
+        for node in self._nodes():
+            if node.process is not None:
+                node.process.recovered.index_files.close()
+
+    def _clients(self) -> Iterator[Appender | StreamOwner | Reader | Consumer | IndexUser]:
         world, seed = self._world, self._world.seed
         yield StreamOwner(world, Random(f"owner {seed}"))
         for number in range(world.mode.appenders):
@@ -108,6 +118,8 @@ class Simulation:
             yield Reader(world, Random(f"reader {number} {seed}"), self._history)
         for number in range(world.mode.consumers):
             yield Consumer(world, Random(f"consumer {number} {seed}"), self._history, number)
+        if world.mode.has_indexes:
+            yield IndexUser(world, Random(f"indexes {seed}"))
 
     # ---- the end
 
@@ -186,6 +198,7 @@ class Simulation:
                 stream.segments.rows(),
                 stream.chain,
                 stream.keys.dump(),
+                sorted((name, index.id) for name, index in stream.indexes.items()),
                 [bytes(batch.data) for batch in batches.get(name, [])],
             )
             for name, stream in sorted(machine.streams.items())
