@@ -12,7 +12,7 @@ from support.up import running_up
 
 async def test_a_cluster_is_measured_and_left_as_it_was(tmp_path: Path) -> None:
     async with running_up(tmp_path, nodes=1) as up:
-        settings = ("--seconds", "0.4", "--rate", "50", "--readers", "3", "--records", "500")
+        settings = ("--seconds", "0.4", "--rate", "80", "--readers", "3", "--records", "500")
         wide = ("--processes", "2", "--streams", "2", "--value-bytes", "100")
         cases = ("pipelined", "catch-up", "tail")
         done = await cute("bench", *cases, *settings, *wide, "--json", "--server", up.server)
@@ -24,6 +24,6 @@ async def test_a_cluster_is_measured_and_left_as_it_was(tmp_path: Path) -> None:
     assert pipelined["records_per_s"] > 0
     assert pipelined["latency_ms"]["p50"] <= pipelined["latency_ms"]["max"]
     assert (catch_up["records"], catch_up["latency_ms"]) == (1500, None)
-    assert tail["records"] == 30  # 50/s for 0.4 s to three readers of two streams
+    assert tail["records"] == 48  # 80/s for 0.4 s: 16 of each stream, to two readers and to one
     assert tail["latency_ms"]["p50"] > 0
     assert left == []
