@@ -7,7 +7,7 @@ import json
 import secrets
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from .case import Case, Job, fill_of, jobs_of
@@ -29,15 +29,24 @@ class WorkerFailed(Exception):
 
 
 async def measure(
-    case: Case, servers: Sequence[str], admin: Target, *, worker: Sequence[str] = WORKER
+    case: Case,
+    servers: Sequence[str],
+    admin: Target,
+    *,
+    worker: Sequence[str] = WORKER,
+    begins: Callable[[], None] = lambda: None,
 ) -> Outcome:
-    """Create the case's streams through `admin`, measure, and remove them, whatever happens."""
+    """Create the case's streams through `admin`, measure, and remove them, whatever happens.
+
+    `begins` is called when all is prepared. Raises WorkerFailed, TimeoutError.
+    """
     async with _streams(case, admin) as streams:
         fill = fill_of(case, servers, streams)
         if fill is not None:
             share = (await _run([fill], worker, FILL_S))[0]
             if share.errors:
                 raise WorkerFailed(f"the records to be read could not be appended: {share.error}")
+        begins()
         jobs = jobs_of(case, servers, streams)
         shares = await _run(jobs, worker, case.warm_up_s + case.seconds + END_S)
         return outcome_of(

@@ -10,7 +10,7 @@ from ....client import AsyncClient, BatchingProducer
 from .case import Case
 
 PAGE_RECORDS = 10_000
-SEND_RECORDS = 64
+SEND_RECORDS_MAX = 64
 
 Acknowledged = Callable[[BaseException | None], None]
 """Called once for the values of one `send`, when all are acknowledged, or with what went wrong."""
@@ -55,7 +55,7 @@ class CuteTarget:
         self._case = case
 
     def values_per_send(self, value_bytes: int) -> int:
-        return SEND_RECORDS
+        return max(1, min(SEND_RECORDS_MAX, self._case.batch_bytes // value_bytes // 2))
 
     async def create(self, stream: str) -> None:
         await self._client.create_stream(stream)
