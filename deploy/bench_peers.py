@@ -268,7 +268,8 @@ def text_of(
     plan: Plan,
     head: str,
 ) -> str:
-    kinds = "; ".join(f"{make.name} {make.version}: {make.durability}" for make in systems.values())  # type: ignore[attr-defined]
+    made = [make() for make in systems.values()]
+    kinds = "; ".join(f"{one.name} {one.version}: {one.durability}" for one in made)
     absent = "".join(f"\nNot measured: {name}, {why}.\n" for name, why in missing.items())
     failed = "".join(
         f"\n{name}, a round ended early: {failure}\n"

@@ -7,7 +7,7 @@ import itertools
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -175,8 +175,8 @@ async def kill_leaders(system: System, times: int) -> Failovers:
 async def _read_back(target: Target, stream: str) -> Counter[bytes]:
     await target.append(stream, b"last")
     seen: Counter[bytes] = Counter()
-    async with asyncio.timeout(START_TIMEOUT_S):
-        async for values in target.follow(stream):
+    async with asyncio.timeout(START_TIMEOUT_S), aclosing(target.follow(stream)) as arriving:
+        async for values in arriving:
             seen.update(map(bytes, values))
             if seen[b"last"]:
                 break

@@ -45,3 +45,20 @@ def machine_cpu_s() -> tuple[float, float]:
         ticks = [int(field) for field in stat.readline().split()[1:9]]
     idle = ticks[3] + ticks[4]
     return (sum(ticks) - idle) / _TICKS_PER_S, sum(ticks) / _TICKS_PER_S
+
+
+def children_of(parent: int, word: str) -> list[int]:
+    """Return the living children of a process that have the word in their command line."""
+    found = []
+    for entry in os.listdir("/proc"):
+        with contextlib.suppress(OSError):
+            if not entry.isdecimal() or word not in read_text(f"/proc/{entry}/cmdline"):
+                continue
+            if int(read_text(f"/proc/{entry}/stat").rpartition(")")[2].split()[1]) == parent:
+                found.append(int(entry))
+    return found
+
+
+def read_text(path: str) -> str:
+    with open(path) as file:
+        return file.read()

@@ -54,7 +54,7 @@ class System(Protocol):
 
 class CuteSystem:
     name = "Cute Logger"
-    version = ""
+    version = "of this checkout"
     durability = "fsync on a majority"
     worker: Sequence[str] = WORKER
 

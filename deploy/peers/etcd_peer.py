@@ -7,7 +7,7 @@ import itertools
 import secrets
 import shutil
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
@@ -163,7 +163,7 @@ class Target:
     def sender(self, stream: str) -> AbstractAsyncContextManager[Sender]:
         return batches(self, stream)
 
-    async def read(self, stream: str, count: int) -> AsyncIterator[Sequence[bytes]]:
+    async def read(self, stream: str, count: int) -> AsyncGenerator[Sequence[bytes], None]:
         key, limit = _first(stream), PAGE_RECORDS
         while count > 0:
             request = RangeRequest(
@@ -178,7 +178,7 @@ class Target:
             key = page.kvs[-1].key + b"\0"
             limit = min(PAGE_RECORDS, max(1, PAGE_BYTES // max(1, len(values[0]))))
 
-    async def follow(self, stream: str) -> AsyncIterator[Sequence[bytes]]:
+    async def follow(self, stream: str) -> AsyncGenerator[Sequence[bytes], None]:
         self._method("KV/Txn", "TxnResponse")
         assert self._channel is not None
         watching = self._channel.stream_stream(

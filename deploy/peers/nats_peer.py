@@ -7,7 +7,7 @@ import json
 import shutil
 import sys
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
@@ -106,6 +106,10 @@ class System:
         await self._processes.stop()
 
 
+async def _ignore(error: Exception) -> None:
+    """A lost connection shows in the appends that fail, too."""
+
+
 class Target:
     def __init__(self, servers: Sequence[str]) -> None:
         self._servers = [*servers]
@@ -119,7 +123,10 @@ class Target:
         async with self._opening:
             if self._client is None:
                 self._client = await nats.connect(
-                    self._servers, reconnect_time_wait=0.05, max_reconnect_attempts=-1
+                    self._servers,
+                    reconnect_time_wait=0.05,
+                    max_reconnect_attempts=-1,
+                    error_cb=_ignore,
                 )
             return self._client
 
@@ -163,7 +170,7 @@ class Target:
     def sender(self, stream: str) -> AbstractAsyncContextManager[Sender]:
         return batches(self, stream)
 
-    async def read(self, stream: str, count: int) -> AsyncIterator[Sequence[bytes]]:
+    async def read(self, stream: str, count: int) -> AsyncGenerator[Sequence[bytes], None]:
         seen = 0
         async for values in self.follow(stream):
             yield values
@@ -171,7 +178,7 @@ class Target:
             if seen >= count:
                 return
 
-    async def follow(self, stream: str) -> AsyncIterator[Sequence[bytes]]:
+    async def follow(self, stream: str) -> AsyncGenerator[Sequence[bytes], None]:
         """An ordered consumer: the server pushes, the client checks that nothing is missing."""
         arrived: list[bytes] = []
         is_new = asyncio.Event()

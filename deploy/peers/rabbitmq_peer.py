@@ -6,7 +6,7 @@ import asyncio
 import os
 import shutil
 import subprocess
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
 from typing import Any
@@ -229,7 +229,7 @@ class Target:
     def sender(self, stream: str) -> AbstractAsyncContextManager[Sender]:
         return batches(self, stream, in_flight=10)
 
-    async def read(self, stream: str, count: int) -> AsyncIterator[Sequence[bytes]]:
+    async def read(self, stream: str, count: int) -> AsyncGenerator[Sequence[bytes], None]:
         seen = 0
         async for values in self.follow(stream):
             yield values
@@ -237,7 +237,7 @@ class Target:
             if seen >= count:
                 return
 
-    async def follow(self, stream: str) -> AsyncIterator[Sequence[bytes]]:
+    async def follow(self, stream: str) -> AsyncGenerator[Sequence[bytes], None]:
         """A queue gives each message away once; what was taken is acknowledged by the page."""
         channel = await self._opened()
         arrived: list[bytes] = []

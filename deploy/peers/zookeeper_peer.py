@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
@@ -157,21 +157,23 @@ class Target:
     def sender(self, stream: str) -> AbstractAsyncContextManager[Sender]:
         return batches(self, stream)
 
-    async def read(self, stream: str, count: int) -> AsyncIterator[Sequence[bytes]]:
+    async def read(self, stream: str, count: int) -> AsyncGenerator[Sequence[bytes], None]:
         """There is no reading of ranges: names first, then node by node, many under way."""
         client = await self._opened()
         names = sorted(await _answer(client.get_children_async(f"/{stream}")))[:count]
         async for values in self._values(stream, names):
             yield values
 
-    async def _values(self, stream: str, names: Sequence[str]) -> AsyncIterator[Sequence[bytes]]:
+    async def _values(
+        self, stream: str, names: Sequence[str]
+    ) -> AsyncGenerator[Sequence[bytes], None]:
         client = await self._opened()
         for at in range(0, len(names), READS_IN_FLIGHT):
             some = names[at : at + READS_IN_FLIGHT]
             asked = [_answer(client.get_async(f"/{stream}/{name}")) for name in some]
             yield [value for value, _ in await asyncio.gather(*asked)]
 
-    async def follow(self, stream: str) -> AsyncIterator[Sequence[bytes]]:
+    async def follow(self, stream: str) -> AsyncGenerator[Sequence[bytes], None]:
         client = await self._opened()
         seen: set[str] = set()
         while True:

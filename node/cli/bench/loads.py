@@ -13,6 +13,7 @@ import os
 import struct
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from .case import DUE_BYTES, Job, Kind
@@ -186,15 +187,12 @@ async def _follow(target: Target, stream: str, job: Job, window: Window, share: 
     """Read what arrives until all of it is here."""
     missing = job.records
     try:
-        async with asyncio.timeout(window.end + GRACE_S - time.monotonic()):
-            async for values in target.follow(stream):
-                now = time.monotonic()
-                for value in values:
-                    (due,) = _DUE.unpack_from(value)
-                    if window.has(due):
-                        share.records += 1
-                        share.latencies.add(now - due)
-                share.total += len(values)
+        async with (
+            asyncio.timeout(window.end + GRACE_S - time.monotonic()),
+            aclosing(target.follow(stream)) as arriving,
+        ):
+            async for values in arriving:
+                _count_delivered(values, window, share)
                 missing -= len(values)
                 if missing <= 0:
                     return
@@ -203,10 +201,21 @@ async def _follow(target: Target, stream: str, job: Job, window: Window, share: 
         share.fail(late, missing)
 
 
+def _count_delivered(values: Sequence[bytes], window: Window, share: Share) -> None:
+    now = time.monotonic()
+    share.total += len(values)
+    for value in values:
+        (due,) = _DUE.unpack_from(value)
+        if window.has(due):
+            share.records += 1
+            share.latencies.add(now - due)
+
+
 async def _catch_up(target: Target, stream: str, job: Job, window: Window, share: Share) -> None:
     count = 0
-    async for values in target.read(stream, job.records):
-        count += len(values)
+    async with aclosing(target.read(stream, job.records)) as pages:
+        async for values in pages:
+            count += len(values)
     share.records += count
     share.total += count
     if count != job.records:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from typing import Protocol
 
@@ -38,10 +38,10 @@ class Target(Protocol):
 
     def sender(self, stream: str) -> AbstractAsyncContextManager[Sender]: ...
 
-    def read(self, stream: str, count: int) -> AsyncIterator[Sequence[bytes]]:
+    def read(self, stream: str, count: int) -> AsyncGenerator[Sequence[bytes], None]:
         """Yield the oldest `count` values of a stream that has as many."""
 
-    def follow(self, stream: str) -> AsyncIterator[Sequence[bytes]]:
+    def follow(self, stream: str) -> AsyncGenerator[Sequence[bytes], None]:
         """Yield all values from the oldest on, as they arrive, for ever."""
 
     async def close(self) -> None: ...
@@ -79,13 +79,13 @@ class CuteTarget:
         ) as producer:
             yield _CuteSender(producer)
 
-    async def read(self, stream: str, count: int) -> AsyncIterator[Sequence[bytes]]:
+    async def read(self, stream: str, count: int) -> AsyncGenerator[Sequence[bytes], None]:
         pages = self._client.read_pages(stream, 0, count, page_records=PAGE_RECORDS)
         async with aclosing(pages):
             async for page in pages:
                 yield [record.value or b"" for record in page.records]
 
-    async def follow(self, stream: str) -> AsyncIterator[Sequence[bytes]]:
+    async def follow(self, stream: str) -> AsyncGenerator[Sequence[bytes], None]:
         async with aclosing(self._client.tail_pages(stream, 0)) as pages:
             async for page in pages:
                 yield [record.value or b"" for record in page.records]

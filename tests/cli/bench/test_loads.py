@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -49,10 +49,10 @@ class MemoryLog:
         self.values += values
         acknowledged(self.failure)
 
-    async def read(self, stream: str, count: int) -> AsyncIterator[Sequence[bytes]]:
+    async def read(self, stream: str, count: int) -> AsyncGenerator[Sequence[bytes], None]:
         yield self.values[:count]
 
-    async def follow(self, stream: str) -> AsyncIterator[Sequence[bytes]]:
+    async def follow(self, stream: str) -> AsyncGenerator[Sequence[bytes], None]:
         seen = 0
         while True:
             if seen < len(self.values):
