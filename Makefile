@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: up test lint demo memory catchup bench bench-peers chaos mutations fuzz clean
+.PHONY: up test lint demo memory catchup bench bench-peers profile chaos mutations fuzz clean
 
 up: $(STAMP)  ## a local cluster of three nodes; Ctrl-C stops it and keeps its data
 	$(BIN)/cute up
@@ -37,6 +37,10 @@ bench-peers: $(STAMP)  ## the same loads on NATS, etcd, RabbitMQ, ZooKeeper; 40 
 	build/bench-venv/bin/pip install --quiet --disable-pip-version-check \
 		--requirement deploy/peers/requirements.txt --editable .
 	build/bench-venv/bin/python deploy/bench_peers.py $(BENCH)
+
+profile: $(STAMP)  ## processor time of a produce and a read, layer by layer; some minutes
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[profile]'
+	$(BIN)/python deploy/layers.py
 
 chaos: $(STAMP)  ## every kind of fault on real processes, networks and disks, five times each; needs root
 	$(BIN)/python deploy/chaos.py

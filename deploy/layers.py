@@ -4,8 +4,8 @@
 
 Three nodes under the loads of `cute bench`; py-spy looks at the stacks of the leader, a follower
 and the client from outside, 200 times a second, and the share of each layer is taken of the CPU
-time that the kernel counted for the process. A layer is the innermost frame that belongs to one: time in the
-standard library or in C counts for who called it. Writes `profile-YYYY-MM-DD.md`.
+time that the kernel counted for the process. A layer is the innermost frame that belongs to one:
+time in the standard library or in C counts for who called it. Writes `profile-YYYY-MM-DD.md`.
 """
 
 from __future__ import annotations

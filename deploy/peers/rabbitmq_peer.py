@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import shutil
 import subprocess
@@ -18,6 +19,8 @@ from processes import free_ports
 from cute_logger.node.cli.bench.target import Sender
 
 from .common import Processes, batches, worker_of
+
+logging.getLogger("pika").setLevel(logging.CRITICAL)
 
 BIN = "/usr/lib/rabbitmq/bin"
 BATCH_VALUES = 100

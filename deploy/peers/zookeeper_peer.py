@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import shutil
 from collections.abc import AsyncGenerator, Sequence
@@ -17,6 +18,8 @@ from processes import free_ports
 from cute_logger.node.cli.bench.target import Sender
 
 from .common import Processes, batches, values_in, worker_of
+
+logging.getLogger("kazoo").setLevel(logging.CRITICAL)
 
 JAR = "/usr/share/java/zookeeper.jar"
 BATCH_VALUES_MAX = 500
