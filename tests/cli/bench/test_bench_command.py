@@ -21,8 +21,7 @@ async def test_a_cluster_is_measured_and_left_as_it_was(tmp_path: Path) -> None:
 
     assert (done.code, done.stderr) == (0, "")
     pipelined, catch_up, tail = json.loads(done.stdout)["cases"]
-    assert pipelined["records_per_s"] > 0
-    assert pipelined["latency_ms"]["p50"] <= pipelined["latency_ms"]["max"]
+    assert (pipelined["errors"], pipelined["seconds"]) == (0, 0.4)
     assert (catch_up["records"], catch_up["latency_ms"]) == (1500, None)
     assert tail["records"] == 48  # 80/s for 0.4 s: 16 of each stream, to two readers and to one
     assert tail["latency_ms"]["p50"] > 0
