@@ -8,7 +8,7 @@ import socket
 from collections.abc import Iterable
 
 MIB = 1 << 20
-_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 def free_ports(count: int) -> list[int]:
@@ -32,7 +32,7 @@ def cpu_s(pid: int) -> float:
     """CPU time of a living process, its threads included, its children not."""
     with open(f"/proc/{pid}/stat") as stat:
         fields = stat.read().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+    return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
 
 
 def cpu_s_of(pids: Iterable[int]) -> float:
@@ -44,7 +44,7 @@ def machine_cpu_s() -> tuple[float, float]:
     with open("/proc/stat") as stat:
         ticks = [int(field) for field in stat.readline().split()[1:9]]
     idle = ticks[3] + ticks[4]
-    return (sum(ticks) - idle) / _TICKS_PER_S, sum(ticks) / _TICKS_PER_S
+    return (sum(ticks) - idle) / TICKS_PER_S, sum(ticks) / TICKS_PER_S
 
 
 def children_of(parent: int, word: str) -> list[int]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 
 import layers
-import pytest
 
 ROOTS = {"/x/cute_logger/node/": "cute/node/", "/x/cute_logger/storage/": "cute/storage/"}
 HTTP = "handle (/lib/aiohttp/web.py:1)"
@@ -36,5 +35,18 @@ def test_samples_are_counted_by_layer() -> None:
     counts = layers.layers_in(raw, ROOTS)
     expected = {"check and pack": 7, "HTTP (aiohttp)": 2, layers.LOOP: 1}
     assert counts == Counter(expected)
-    profile = layers.Profile(counts, cpu_s=0.01)
-    assert profile.cpu_us("check and pack", records=1000) == pytest.approx(7)
+
+
+def test_the_loops_own_time_is_split_up_by_samples_and_threads_keep_theirs() -> None:
+    before = layers.ThreadTimes({7: 1.0, 8: 0.5}, {7: 0.25, 8: 0.0})
+    after = layers.ThreadTimes({7: 3.0, 8: 1.0, 9: 0.5}, {7: 0.75, 8: 0.25, 9: 0.0})
+    names = {7: "MainThread", 8: "wal"}
+    profile = layers.split_up(7, before, after, names, Counter({"Raft": 3, "apply": 1}))
+    assert profile.seconds == {
+        "Raft": 1.5,
+        "apply": 0.5,
+        layers.SYSTEM: 0.5,
+        "thread wal": 0.75,
+        "thread ?": 0.5,
+    }
+    assert profile.cpu_s == 3.75
