@@ -8,7 +8,8 @@ from xml.sax.saxutils import escape, quoteattr
 
 COLOURS = ("#2563a8", "#d97706", "#2f855a", "#9b2c5a", "#6b5bb5", "#7a7a7a", "#0e8a94", "#b7410e")
 WIDTH, HEIGHT = 720, 380
-LEFT, RIGHT, TOP, BOTTOM = 70, 20, 40, 74
+LEFT, RIGHT, TOP, BOTTOM = 70, 20, 46, 74
+LEGEND_ROW, LETTER = 20, 6.6
 PLOT_WIDTH, PLOT_HEIGHT = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
 
 Series = Sequence[tuple[str, Sequence[float | None]]]
@@ -96,7 +97,7 @@ def _decades(values: Sequence[float]) -> list[float]:
 
 
 def _value_axis(unit: str, ticks: Sequence[float], place: Callable[[float], float]) -> str:
-    parts = [_text(LEFT, TOP - 8, unit, "end")]
+    parts = [_text(LEFT, TOP - 14, unit, "end")]
     for tick in ticks:
         y = TOP + PLOT_HEIGHT * (1 - place(tick))
         parts.append(f'<path d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}" stroke="#ddd"/>')
@@ -114,16 +115,19 @@ def _colour(at: int) -> str:
 
 def _drawing(title: str, parts: Sequence[str], names: Sequence[str]) -> str:
     legend = []
-    slot = PLOT_WIDTH / max(1, len(names))
+    slot = max((len(name) for name in names), default=0) * LETTER + 32
+    columns = max(1, min(len(names), int(PLOT_WIDTH / slot)))
     for at, name in enumerate(names):
-        x, y = LEFT + slot * at, HEIGHT - 22
+        x = LEFT + PLOT_WIDTH / columns * (at % columns)
+        y = HEIGHT - LEGEND_ROW + LEGEND_ROW * (at // columns)
         legend.append(f'<rect x="{x:.1f}" y="{y}" width="11" height="11" fill="{_colour(at)}"/>')
         legend.append(_text(x + 16, y + 10, name, "start"))
+    height = HEIGHT + LEGEND_ROW * (max(0, len(names) - 1) // columns)
     heading = f'<text x="{WIDTH / 2}" y="18" class="title">{escape(title)}</text>'
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img"'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img"'
         f" aria-label={quoteattr(title)}><style>text{{font:12px sans-serif;fill:#333}}"
         ".title{font-size:14px;font-weight:bold;text-anchor:middle}</style>"
-        f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#fff"/>'
+        f'<rect width="{WIDTH}" height="{height}" fill="#fff"/>'
         f"{heading}{''.join(parts)}{''.join(legend)}</svg>\n"
     )

@@ -59,3 +59,17 @@ def test_lines_span_the_decades_of_their_points() -> None:
 )
 def test_numbers_have_three_digits(value: float, shown: str) -> None:
     assert svg.number(value) == shown
+
+
+def test_a_legend_with_long_names_gets_more_rows() -> None:
+    names = [f"a name that is rather long, number {i}" for i in range(5)]
+    root = ElementTree.fromstring(svg.bars("t", "s", ["g"], [(name, [1]) for name in names]))
+    places = [
+        (float(text.attrib["x"]), float(text.attrib["y"]))
+        for text in root.iter(f"{NS}text")
+        if text.text in names
+    ]
+    assert len({y for _, y in places}) == 3
+    left = sorted({x for x, _ in places})
+    assert left[1] - left[0] > 6 * len(names[0])
+    assert max(y for _, y in places) < float(root.attrib["viewBox"].split()[3])
