@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 from .commands import AppendBatch, Transact
-from .errors import Throttled
+from .errors import Throttled, UnknownStream
 from .guards import Guard, Placed, Verdict, Watch, condition_failed
 from .index_calls import IndexCalls
+from .machine import StateMachine
+from .searches import Searches
 
 
 class ConditionCalls(IndexCalls):
@@ -40,26 +42,41 @@ class ConditionCalls(IndexCalls):
             self._check_intake()
             try:
                 async with asyncio.timeout_at(deadline):
-                    guard = await self._guard_of(command, conditions)
+                    guard = await guard_of(
+                        self._machine,
+                        self._searches(),
+                        command,
+                        conditions,
+                        knows_all=self._knows_all,
+                    )
             except TimeoutError:
                 raise Throttled("its conditions could not be judged in time") from None
             outcome = await self._submit(command, body_bytes, deadline - loop.time(), guard)
             if outcome is not Verdict.LOOK_AGAIN:
                 return outcome
 
-    async def _guard_of(
-        self, command: AppendBatch | Transact, conditions: Sequence[Placed]
-    ) -> Guard:
-        """Judge them by all that is applied. ConditionFailed, and what a search raises."""
-        is_repeat = partial(self._machine.is_repeat, command)
-        watches = []
-        for name, condition, part_index in conditions:
-            stream = self._stream(name)
-            checked_to = stream.next_offset
-            found = await self._searches().first_broken(stream, condition)
-            if found is not None and not is_repeat():
-                raise condition_failed(found, part_index)
-            accepts = self._searches().accepts(stream, condition)
-            watches.append(Watch(stream, accepts, checked_to, part_index))
-        recent = self._machine.recent
-        return Guard(watches, recent, is_repeat=is_repeat, knows_all=self._knows_all)
+
+async def guard_of(
+    machine: StateMachine,
+    searches: Searches,
+    command: AppendBatch | Transact,
+    conditions: Sequence[Placed],
+    *,
+    knows_all: Callable[[], bool],
+) -> Guard:
+    """Judge the conditions by all that is applied; who then judges by the rest.
+
+    Raises ConditionFailed, UnknownStream, and what a search raises.
+    """
+    is_repeat = partial(machine.is_repeat, command)
+    watches = []
+    for name, condition, part_index in conditions:
+        stream = machine.streams.get(name)
+        if stream is None:
+            raise UnknownStream(f"there is no stream {name}", stream=name)
+        checked_to = stream.next_offset
+        found = await searches.first_broken(stream, condition)
+        if found is not None and not is_repeat():
+            raise condition_failed(found, part_index)
+        watches.append(Watch(stream, searches.accepts(stream, condition), checked_to, part_index))
+    return Guard(watches, machine.recent, is_repeat=is_repeat, knows_all=knows_all)

@@ -38,6 +38,7 @@ class Mode:
     think_s: float = 0.2
     readers: int = 3
     consumers: int = 2
+    claimers: int = 3
     duration_s: float = 30.0
     durability_share: float = 0.05
     """So many acknowledgements are checked against the bytes on all disks; it takes a while."""
@@ -66,6 +67,7 @@ class Mode:
             readers=self.readers * rng.choice((1, 2)),
             duration_s=self.duration_s * rng.choice((0.33, 0.67, 1.0)),
             consumers=self.consumers * rng.choice((0, 1, 2)),
+            claimers=self.claimers * rng.choice((0, 1)),
         )
 
 

@@ -18,6 +18,7 @@ from ..config import Limits, ReplicaConfig
 from ..engine import Engine
 from ..errors import NoLeader, NotLeader, Refused, ShuttingDown, Throttled
 from ..gate import Gate
+from ..guards import Guard
 from ..journal import RaftJournal
 from ..measures import Measures
 from ..members import Members
@@ -363,7 +364,9 @@ class SimNode:
 
     # ---- what the front end asks
 
-    def submit(self, command: Command, settle: Callable[[Any], None]) -> Pending | Refused:
+    def submit(
+        self, command: Command, settle: Callable[[Any], None], guard: Guard | None = None
+    ) -> Pending | Refused:
         """Propose `command` as `Replica` does; `settle` hears of its fate."""
         process = self.process
         assert process is not None
@@ -383,7 +386,7 @@ class SimNode:
 
         bodies = command.appends if isinstance(command, Transact) else [command]
         size = sum(len(each.body) for each in bodies if isinstance(each, AppendBatch))
-        pending = Pending(command, size, settled)
+        pending = Pending(command, size, settled, guard)
         process.engine.submit(pending)
         return pending
 

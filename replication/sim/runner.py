@@ -9,10 +9,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from random import Random
 from tempfile import TemporaryDirectory
+from typing import TypeAlias
 
 from ...storage.batch import Batch
 from ...storage.errors import StorageError
 from .checks import Checks, Violation
+from .claimers import Claimer
 from .clients import STREAMS, Appender, StreamOwner
 from .clock import NodeClock
 from .consumers import Consumer
@@ -75,6 +77,9 @@ def simulate(mode: str | Mode, seed: int, *, lines_max: int | None = LINES_KEPT)
     return simulation.result()
 
 
+Client: TypeAlias = Appender | StreamOwner | Reader | Consumer | Claimer | IndexUser
+
+
 class Simulation:
     def __init__(self, world: World) -> None:
         self._world = world
@@ -109,7 +114,7 @@ class Simulation:
             if node.process is not None:
                 node.process.recovered.index_files.close()
 
-    def _clients(self) -> Iterator[Appender | StreamOwner | Reader | Consumer | IndexUser]:
+    def _clients(self) -> Iterator[Client]:
         world, seed = self._world, self._world.seed
         yield StreamOwner(world, Random(f"owner {seed}"))
         for number in range(world.mode.appenders):
@@ -118,6 +123,8 @@ class Simulation:
             yield Reader(world, Random(f"reader {number} {seed}"), self._history)
         for number in range(world.mode.consumers):
             yield Consumer(world, Random(f"consumer {number} {seed}"), self._history, number)
+        for number in range(world.mode.claimers):
+            yield Claimer(world, Random(f"claimer {number} {seed}"), number)
         if world.mode.has_indexes:
             yield IndexUser(world, Random(f"indexes {seed}"))
 

@@ -1,0 +1,43 @@
+"""Deliberate bugs in conditions on keys."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from cute_logger.replication.commands import Command
+from cute_logger.replication.guards import Guard, Verdict, Watch
+from cute_logger.replication.machine import StateMachine
+from support.mutations.registry import mutation
+
+
+@mutation("what is under way breaks no condition", "Guard.judge", "network")
+def _(patch: pytest.MonkeyPatch) -> None:
+    original = Guard.judge
+
+    def judge(self: Guard, ahead: Iterator[tuple[int, Command]]) -> Any:
+        return original(self, iter(()))
+
+    patch.setattr(Guard, "judge", judge)
+
+
+@mutation("what was applied since a condition was judged breaks it not", "Watch.follow", "network")
+def _(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Watch, "follow", lambda self, recent: Verdict.HOLDS)
+
+
+@mutation("a new leader judges before it knows its log", "Guard.__init__", "power")
+def _(patch: pytest.MonkeyPatch) -> None:
+    original = Guard.__init__
+
+    def init(self: Guard, *args: Any, **facts: Any) -> None:
+        original(self, *args, **facts | {"knows_all": lambda: True})
+
+    patch.setattr(Guard, "__init__", init)
+
+
+@mutation("a repeat breaks its own condition", "StateMachine.is_repeat", "network")
+def _(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(StateMachine, "is_repeat", lambda self, command: False)
