@@ -19,10 +19,10 @@ from ..engine import Engine
 from ..errors import NoLeader, NotLeader, Refused, ShuttingDown, Throttled
 from ..gate import Gate
 from ..journal import RaftJournal
+from ..links import Inbox
 from ..measures import Measures
 from ..members import Members
 from ..messages import Message
-from ..peers import Inbox
 from ..raft import RaftCore
 from ..recovery import Recovered, recover
 from ..runtime import Lane
