@@ -60,7 +60,7 @@ class NodeConfig:
     cache_bytes: int = 32 * MiB
     wal_segment_bytes: int = 64 * MiB
     wal_retain_bytes: int = 128 * MiB
-    catchup_bytes_per_s: int = 200 * MiB
+    catchup_bytes_per_s: int = 100 * MiB
     disk_reserve: int = 256 * MiB
     checkpoint_bytes: int = 64 * MiB
     checkpoint_period: int = 60_000

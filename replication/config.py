@@ -54,7 +54,7 @@ class Limits:
     wal_cache_bytes: int = 16 * MiB
     wal_retain_bytes: int = 128 * MiB
     """Log kept for followers that were away; who needs more gets a snapshot."""
-    catchup_bytes_per_s: int = 200 * MiB
+    catchup_bytes_per_s: int = 100 * MiB
     """A node that fetches a snapshot asks for no more: the leader has other work."""
     disk_reserve_bytes: int = 256 * MiB
     """Room kept free on the disk: appends are refused before it is used up."""

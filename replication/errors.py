@@ -5,6 +5,7 @@
     │   ├── NotLeader            ask the leader it names
     │   ├── NoLeader             nobody leads at the moment
     │   ├── NotReady             this node has not caught up since it started
+    │   │   └── Unreadable       the records' bytes are damaged, and no other node helped so far
     │   ├── ShuttingDown         this node is stopping
     │   ├── Throttled            too much is waiting already
     │   ├── DiskFull             too little room on the disks
@@ -82,6 +83,12 @@ class NoLeader(Refused):
 class NotReady(Refused):
     code = "not_ready"
     retriable = True
+
+
+class Unreadable(NotReady):
+    """Records whose bytes are damaged here, and of which no other node had a good copy yet; its
+    detail says what became of each one's.
+    """
 
 
 class NotCaughtUp(Refused):

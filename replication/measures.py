@@ -65,6 +65,8 @@ class DamagedPlace:
     offset: int
     """Of that batch."""
     reason: str
+    copies: dict[str, str]
+    """What was found of the other nodes' copies when they were last asked, by node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,8 @@ class Vitals:
     stream_count: int
     stream_bytes: int
     damaged_places: int
+    unmended_places: int
+    """Of these, the ones that no other node could help with so far."""
     cached_bytes: int
     """Batches kept in memory for readers."""
     cache_hits: int

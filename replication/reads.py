@@ -23,6 +23,7 @@ from .errors import (
     ShuttingDown,
     UnknownIdempotencyKey,
     UnknownStream,
+    Unreadable,
 )
 from .indexer import Indexer
 from .machine import StateMachine, receipt
@@ -140,8 +141,8 @@ class LocalReads:
         tail).
 
         At the high watermark it waits up to `wait_ms` for more. Raises UnknownStream,
-        OffsetTrimmed, BeyondHighWatermark, NotReady; storage.Damaged if the bytes on disk are not
-        what was written and no other node helped in time.
+        OffsetTrimmed, BeyondHighWatermark, NotReady; Unreadable if the bytes on disk are not what
+        was written and no other node helped in time.
         """
         stream = self._stream(name)
         start = _absolute(stream, offset)
@@ -201,7 +202,18 @@ class LocalReads:
                 raise
             except DamagedBatch as damage:
                 if not await self._mended(stream.id, damage, deadline):
-                    raise
+                    raise self._unreadable(stream, damage) from damage
+
+    def _unreadable(self, stream: Stream, damage: DamagedBatch) -> Unreadable:
+        copies = self._repairs.copies(stream.id, damage.offset)
+        found = ", ".join(f"{node}'s is {what}" for node, what in copies.items())
+        return Unreadable(
+            f"the records of {stream.name} at offset {damage.offset} are damaged here;"
+            f" of the copies {found or 'there is none'}",
+            reason="damaged",
+            stream=stream.name,
+            offset=damage.offset,
+        )
 
     async def _mended(self, stream_id: int, damage: DamagedBatch, deadline: float) -> bool:
         """Wait for the damage to be mended, up to `deadline`."""

@@ -44,6 +44,12 @@ ANSWER_S = 1.0
 AGAIN_S = 1.0
 """Pause after all nodes were asked in vain; doubles up to …"""
 AGAIN_S_MAX = 10.0
+AWAY = "away"
+"""Of a copy: its node cannot be reached, or did not answer."""
+DAMAGED = "damaged"
+"""Or the node has none."""
+UNFIT = "unfit"
+"""It does not belong where this node lacks one."""
 
 Then = Callable[[bool], None]
 
@@ -57,6 +63,8 @@ class Place:
     mended_bytes: int = 0
     failures: int = 0
     again_at: float = 0.0
+    copies: dict[str, str] = field(default_factory=dict)
+    """What was found of the other nodes' copies when they were last asked, by node."""
     waiting: list[Then] = field(default_factory=list)
 
     @property
@@ -142,6 +150,16 @@ class Repairs:
         """How many places wait to be mended."""
         return len(self._places)
 
+    @property
+    def unmended_count(self) -> int:
+        """How many of them nobody could help with so far."""
+        return sum(place.failures > 0 for place in self._places.values())
+
+    def copies(self, stream_id: int, offset: int) -> dict[str, str]:
+        """What was found of the other nodes' copies of a damaged batch, by node."""
+        place = self._places.get((stream_id, offset))
+        return place.copies if place is not None else {}
+
     def places(self, count_max: int) -> list[DamagedPlace]:
         """The first of them."""
         names = {stream.id: stream.name for stream in self._machine.streams.values()}
@@ -152,6 +170,7 @@ class Repairs:
                 place.damage.position,
                 place.damage.offset,
                 place.damage.reason,
+                place.copies,
             )
             for place in list(self._places.values())[:count_max]
         ]
@@ -172,6 +191,9 @@ class Repairs:
 
     def _take_up(self, place: Place) -> None:
         self._peers = self._helpers()
+        others = [member.id for member in self._core.members.newest.members]
+        node_id = self._core.members.node_id
+        place.copies = {each: AWAY for each in sorted(others) if each != node_id}
         if not self._peers and len(self._core.members.newest.members) > 1:
             # A start, or a cut: whoever waits goes on waiting.
             place.again_at = upstream.now() + AGAIN_S
@@ -212,6 +234,7 @@ class Repairs:
         place = self._current
         assert place is not None
         if message.data is None:
+            place.copies[peer] = DAMAGED
             self._ask_next()
             return
         job = partial(self._mend, place, message.data)
@@ -239,6 +262,7 @@ class Repairs:
         self._measures.mended_bytes += written
         if refused is not None:
             logger.warning("a bad copy", extra={**place.facts(), "peer": peer, "refused": refused})
+            place.copies[peer] = UNFIT
             self._ask_next()
             return
         if end_offset is None:
@@ -272,7 +296,8 @@ class Repairs:
         place.failures = min(place.failures + 1, 10)
         place.again_at = upstream.now() + pause_s
         if place.failures == 1:
-            logger.warning("not mended yet", extra={**place.facts(), "again_in_s": pause_s})
+            facts = {**place.facts(), "again_in_s": pause_s, "copies": place.copies}
+            logger.warning("not mended yet", extra=facts)
         self._answer(place, False)
 
     def _answer(self, place: Place, is_mended: bool) -> None:

@@ -242,6 +242,7 @@ class Replica(ConditionCalls):
             len(streams),
             sum(stream.segments.size_bytes for stream in streams),
             engine.repairs.count,
+            engine.repairs.unmended_count,
             self._machine.recent.size_bytes,
             self._machine.recent.hits,
             self._machine.recent.misses,

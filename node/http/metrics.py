@@ -212,6 +212,11 @@ def _damage(vitals: Vitals) -> Iterator[Metric]:
         "cute_damaged_checkpoints", "Found damaged and written anew.", measures.damaged_checkpoints
     )
     yield _gauge("cute_damaged_places", "Places to mend in segments.", vitals.damaged_places)
+    yield _gauge(
+        "cute_unmended_places",
+        "Of these, the ones no other node could help with so far.",
+        vitals.unmended_places,
+    )
     yield _counter(
         "cute_repaired_bytes", "Written in the place of damaged ones.", measures.mended_bytes
     )

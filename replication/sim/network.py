@@ -16,6 +16,7 @@ from random import Random
 from typing import Protocol
 
 from ..introductions import why_refused
+from ..links import SILENT_LINK_MS, Inbox
 from ..members import Members
 from ..messages import (
     FRAME_HEAD,
@@ -27,7 +28,7 @@ from ..messages import (
     decode_message,
     encode_frame,
 )
-from ..peers import DIAL_TIMEOUT_S, REDIAL_S, REFUSED_REDIAL_S, SILENT_LINK_MS, Inbox
+from ..peers import DIAL_TIMEOUT_S, REDIAL_S, REFUSED_REDIAL_S
 from .scheduler import Scheduler, Step, Trace
 
 SILENT_LINK_S = SILENT_LINK_MS / 1000

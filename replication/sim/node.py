@@ -20,10 +20,10 @@ from ..errors import NoLeader, NotLeader, Refused, ShuttingDown, Throttled
 from ..gate import Gate
 from ..guards import Guard
 from ..journal import RaftJournal
+from ..links import Inbox
 from ..measures import Measures
 from ..members import Members
 from ..messages import Message
-from ..peers import Inbox
 from ..raft import RaftCore
 from ..recovery import Recovered, recover
 from ..runtime import Lane

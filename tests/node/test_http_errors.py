@@ -166,8 +166,8 @@ async def test_a_page_that_is_damaged_on_disk_is_refused_and_logged(
 
     await node.refused("GET", RECORDS, "not_ready")
 
-    (failure,) = (line for line in caplog.records if line.getMessage() == "request failed")
-    assert failure.exc_info
+    (warning,) = (line for line in caplog.records if line.getMessage() == "not mended yet")
+    assert warning.path == str(store)
     assert node.context.answers.taken == 0
 
 

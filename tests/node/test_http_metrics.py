@@ -220,15 +220,20 @@ async def test_damage_that_nobody_can_mend_is_told(start_node) -> None:
     assert await node.call("GET", "/readyz", status=200) == {"status": "ready"}
 
     problem = await node.refused("GET", f"{RECORDS}?offset=0", "not_ready")
-    assert "another one may answer" in problem["detail"]
+    assert problem["detail"] == (
+        "the records of orders at offset 0 are damaged here; of the copies there is none"
+    )
+    assert (problem["reason"], problem["stream"], problem["offset"]) == ("damaged", "orders", 0)
+    assert problem["retryable"]
     seen = await scrape(node)
-    assert seen.value("cute_damaged_places") == 1
+    assert seen.value("cute_damaged_places") == seen.value("cute_unmended_places") == 1
     assert seen.value("cute_repaired_bytes_total") == 0
     told = await node.call("GET", "/readyz", status=200)
     assert told["status"] == "ready"
     (place,) = told["damaged"]
     assert place.pop("reason") == "checksum mismatch"
-    assert place == {"stream": "orders", "segment": 0, "position": 0, "offset": 0}
+    where = {"stream": "orders", "segment": 0, "position": 0, "offset": 0}
+    assert place == {**where, "copies": {}}
 
 
 async def test_reads_from_memory_and_from_files_are_counted(start_node) -> None:

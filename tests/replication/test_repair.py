@@ -12,9 +12,9 @@ import pytest
 
 from cute_logger.replication import repair, scrub
 from cute_logger.replication.config import Limits
+from cute_logger.replication.errors import Unreadable
 from cute_logger.replication.replica import Replica
 from cute_logger.storage.batch import parse_batch
-from cute_logger.storage.errors import Damaged
 from support.replicas import Cluster, MakeCluster, append_of, until
 
 ON_READ = Limits(cache_bytes=1 << 10, scrub_bytes_per_s=0)
@@ -136,14 +136,17 @@ async def test_where_all_copies_are_rotten_only_that_is_refused_until_one_is_bac
         flip(stores(cluster, name)[3], 60)
     for node in cluster.running.values():
         async with asyncio.timeout(3 * repair.ANSWER_S):
-            with pytest.raises(Damaged):
+            with pytest.raises(Unreadable) as refused:
                 await node.read("s", lost.base_offset, bytes_max=1)
+        assert refused.value.facts["offset"] == lost.base_offset
+        assert refused.value.detail.count("'s is damaged") == 2
         an_index_interval_on = lost.next_offset + 10
         assert (await node.read("s", an_index_interval_on, bytes_max=1)).batches
         assert (await node.read("s", lost.base_offset - 1, bytes_max=1)).batches
         (place,) = node.damaged(10)
         assert (place.stream, place.segment, place.position) == ("s", lost.base_offset, 0)
         assert place.offset == lost.base_offset
+        assert set(place.copies.values()) == {repair.DAMAGED}
 
     stores(cluster, "n2")[3].write_bytes(right[3])
     await mended(cluster, right)
@@ -238,7 +241,7 @@ async def test_a_node_alone_cannot_mend_and_says_so_at_once(make_cluster: MakeCl
     flip(stores(cluster, "n1")[0], 60)
     node = cluster.running["n1"]
     async with asyncio.timeout(repair.ANSWER_S):
-        with pytest.raises(Damaged):
+        with pytest.raises(Unreadable, match="there is none"):
             await node.read("s", 0, bytes_max=1)
 
 

@@ -7,9 +7,10 @@ import struct
 
 import pytest
 
+from cute_logger.replication.links import Inbound
 from cute_logger.replication.members import Config, Member, Members
 from cute_logger.replication.messages import PROTOCOL, Hello, Message, encode_frame
-from cute_logger.replication.peers import Inbound, Peers
+from cute_logger.replication.peers import Peers
 from support.replicas import free_ports, until
 
 

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import msgspec
 
+from cute_logger.replication.links import Inbound, Outbound
 from cute_logger.replication.members import Config, Member, Members
 from cute_logger.replication.messages import (
     FRAME_BYTES_MAX,
@@ -18,7 +19,7 @@ from cute_logger.replication.messages import (
     Refusal,
     encode_frame,
 )
-from cute_logger.replication.peers import Inbound, Outbound, Peers
+from cute_logger.replication.peers import Peers
 from fuzz.choices import Choices, edited, packed, type_of
 
 _MESSAGE = type_of(Message)
