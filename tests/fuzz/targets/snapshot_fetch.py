@@ -27,7 +27,7 @@ from support.applied import Applied
 _DATA = "/data"
 _CONFIG = ReplicaConfig("n1", _DATA, ("n1", 1), {}, limits=Limits(wal_segment_bytes=1 << 16))
 _HERE, _THERE = 5, 12
-_STEPS_MAX = 400
+_STEPS_MAX = 2000
 
 
 def target(data: bytes) -> None:
