@@ -46,6 +46,7 @@ FETCH_BYTES: Final = 32 << 20
 VISITS_MAX: Final = 20_000
 _PIECE_BYTES: Final = 256 << 10
 _DOWN_RECORDS: Final = 1_000
+"""Looked at at once where a scan goes down; more, while these are small."""
 _CHUNK: Final = 16
 _FILTERS_A_JOB: Final = 8
 _ON_LOOP_BYTES: Final = 64 << 10
@@ -134,6 +135,7 @@ class Search:
         self._end = stream.next_offset
         self._left_bytes = SCAN_BYTES
         self._fetched = Fetched(stream, reader)
+        self._stride = _DOWN_RECORDS
         self._maybe: set[int] = set()
         """Base offsets of segments that no filter could rule out."""
 
@@ -302,8 +304,13 @@ class Search:
             top, bottom = await self.skip_down(start, top)
             if top <= start:
                 return None
-            bottom = max(bottom, start, top - _DOWN_RECORDS)
+            bottom = max(bottom, start, top - self._stride)
+            left_bytes = self._left_bytes
             kept, is_whole = await self._newest(bottom, top)
+            if left_bytes - self._left_bytes < _PIECE_BYTES:
+                self._stride *= 2
+            elif self._stride > _DOWN_RECORDS:
+                self._stride //= 2
             for record in kept:
                 if not self.page.take(record):
                     return record.offset + 1
@@ -465,7 +472,10 @@ def _matches(
     for batch in batches:
         reached = batch.next_offset
         try:
-            records = batch.records()
+            body = batch.unpacked()
+            if terms.needle is not None and terms.needle not in bytes(body):
+                continue
+            records = batch.records(body)
         except CorruptBatch:
             continue  # its bytes are those that were appended: nobody can read records from them
         for record in records:

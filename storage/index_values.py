@@ -65,18 +65,20 @@ class Source(NamedTuple):
     parse: Callable[[bytes], Value]
     """The value that somebody asks for: the text itself, or where values are JSON what it says in
     JSON, if it is null, a truth value, a number or a string in quotes."""
+    is_literal: bool
+    """Whether the bytes of a value asked for stand in every batch that has it."""
 
 
 def source_of(on: str) -> Source:
     """Raises ValueError for anything but `key`, `header:NAME`, `value:` and `value:/pointer`."""
     kind, colon, rest = on.partition(":")
     if kind == "key" and not colon:
-        return Source(_find_key, text)
+        return Source(_find_key, text, is_literal=True)
     if kind == "header" and rest:
-        return Source(lambda record: _header(record.headers, rest), text)
+        return Source(lambda record: _header(record.headers, rest), text, is_literal=True)
     if kind == "value" and colon:
         parts = _parts(rest)
-        return Source(lambda record: _inside(record.value, parts), parse_literal)
+        return Source(lambda record: _inside(record.value, parts), parse_literal, is_literal=False)
     raise ValueError("wanted key, header:NAME or value:/json/pointer")
 
 
