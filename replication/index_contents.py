@@ -16,15 +16,15 @@ from ..storage.errors import CorruptBatch
 from ..storage.index_values import Source, encode, source_of
 from ..storage.record import StoredRecord
 from ..storage.segment_filter import SegmentFilter
-from ..storage.value_index import ValueIndex, Witness, entry
+from ..storage.value_index import ValueIndex, Witness
 from .index_files import IndexFiles, Place
 from .indexes import IndexDefinition
 from .stream import Stream
 
 logger = logging.getLogger(__name__)
 
-ENTRIES_MAX: Final = 32_000
-"""So many wait in memory for one transaction."""
+ENTRIES_MAX: Final = 16_000
+"""So many wait in memory for one transaction, which may hold a page for each."""
 COMMIT_S: Final = 1.0
 """An index that has caught up is written this often: each time is an fsync."""
 FAR_RECORDS: Final = 200_000
@@ -177,10 +177,7 @@ class TreeContent:
         entries, began = self._entries, len(self._entries)
         reached = read.offset
         for batch in batches:
-            for record in records_of(batch, read):
-                value = self.source.find(record)
-                if value is not None:
-                    entries.append(entry(encode(value), record.offset))
+            entries += self.source.entries(records_of(batch, read))
             reached = batch.next_offset
             time.sleep(0)  # whoever waits for Python's lock gets it
         witness = (batches[-1].term, batches[-1].index) if batches else None
@@ -352,7 +349,7 @@ def find_source(on: str) -> Source:
     try:
         return source_of(on)
     except ValueError:
-        return source_of("key")._replace(find=lambda record: None)
+        return source_of("key")._replace(find=lambda record: None, entries=lambda records: [])
 
 
 def records_of(batch: Batch, read: Read) -> list[StoredRecord]:

@@ -5,8 +5,7 @@
     loop    digested, and the next plan
 
 No append waits for it. A step is a few milliseconds, and lets go of Python's lock about every one;
-while the node writes, it rests after a step for as long as that took, times `REST`. A full disk
-stops it until there is room; appends go on.
+while the node writes, it rests after each. A full disk stops it until there is room; appends go on.
 """
 
 from __future__ import annotations
@@ -40,7 +39,11 @@ LOOK_S: Final = 0.01
 """Time between two looks for work, after one that found none."""
 AGAIN_S: Final = 5.0
 """After a full disk, or damage in the log."""
-REST: Final = 1.0
+REST_BUILDING: Final = 3.0
+"""While the node writes, a step of an index that has not caught up yet is followed by so many times
+its own length without one …"""
+REST_LIVE: Final = 1.0
+"""… and of one that has: it must not fall behind."""
 
 
 class Indexer:
@@ -258,7 +261,9 @@ class Indexer:
             then(result)
             is_writing = self._measures.flushed_bytes != self._flushed_bytes
             self._flushed_bytes = self._measures.flushed_bytes
-            self._rest(took_s * REST if is_writing else 0.0)
+            is_live = isinstance(content, TreeContent) and content.is_ready
+            rest = REST_LIVE if is_live else REST_BUILDING
+            self._rest(took_s * rest if is_writing else 0.0)
 
     def _complain(self, content: Content, error: Exception) -> None:
         if content.place not in self._complained:

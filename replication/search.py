@@ -376,7 +376,9 @@ class Search:
             top = rows[skipped - 1][0]
             if skipped < len(rows):
                 return top, rows[skipped][0]
-        return top, start
+        if self._filters is None or top <= start:
+            return top, start
+        return top, self.stream.segments.base_of(top - 1)
 
     def _filtered(self, at: int, *, is_down: bool) -> list[tuple[int, int]]:
         """Segments in a row that have a filter, beginning with the one at `at` (below it)."""
