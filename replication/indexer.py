@@ -37,6 +37,8 @@ logger = logging.getLogger(__name__)
 PIECE_BYTES: Final = 256 << 10
 LOOK_S: Final = 0.01
 """Time between two looks for work, after one that found none."""
+LOOKS_MAX: Final = 64
+"""Indexes asked at a time whether there is work."""
 AGAIN_S: Final = 5.0
 """After a full disk, or damage in the log."""
 REST_BUILDING: Final = 3.0
@@ -130,7 +132,7 @@ class Indexer:
         if not self._order:
             return
         if not self._is_short():
-            for _ in range(len(self._order)):
+            for _ in range(min(len(self._order), LOOKS_MAX)):
                 content = self._order[0]
                 self._order.rotate(-1)
                 if self._begin(content, now):
