@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeAlias
 
@@ -23,8 +24,11 @@ from .stream import Stream
 
 logger = logging.getLogger(__name__)
 
-ENTRIES_MAX: Final = 16_000
-"""So many wait in memory for one transaction, which may hold a page for each."""
+PART_ENTRIES: Final = 16_000
+"""In one transaction, which may hold a page for each."""
+BUILDING_ENTRIES_MAX: Final = 300_000
+"""So many, 20 MB, are sorted before they are written, until an index has caught up: keys come in no
+order, and a page that is written for ten of them costs what it does for one."""
 COMMIT_S: Final = 1.0
 """An index that has caught up is written this often: each time is an fsync."""
 FAR_RECORDS: Final = 200_000
@@ -92,8 +96,9 @@ class TreeContent:
         """Somebody waits for what is not in the tree yet."""
         self._files = files
         self._opened: ValueIndex | None = None
-        self._entries: list[bytes] = []
-        """Changed on the index lane only."""
+        self._runs: list[list[bytes]] = []
+        """Entries, each list in order. Changed on the index lane only."""
+        self._parts: Iterator[tuple[list[bytes], bool]] | None = None
         self._count = 0
         self._witness: Witness | None = None
         self._pending_since: float | None = None
@@ -141,7 +146,9 @@ class TreeContent:
     def _is_commit_due(self, now: float, end: int) -> bool:
         if self._pending_since is None:
             return False
-        if self._count >= ENTRIES_MAX:
+        if self._parts is not None:
+            return True
+        if self._count >= (PART_ENTRIES if self.is_ready else BUILDING_ENTRIES_MAX):
             return True
         is_late = now - self._pending_since >= COMMIT_S
         is_wanted = is_late or self.is_hurried or not self.is_ready
@@ -165,7 +172,7 @@ class TreeContent:
         """The files are to go, or gone: begin at the stream's start."""
         self._opened = self.tree = None
         self.through = self.reached = self._count = 0
-        self._entries = []
+        self._runs, self._parts = [], None
         self._witness = self._pending_since = self._prune_at = None
         self.is_ready = False
 
@@ -174,14 +181,16 @@ class TreeContent:
     def digest(self, batches: Sequence[Batch], read: Read) -> object:
         if self.tree is None:
             return batches[0] if batches else None
-        entries, began = self._entries, len(self._entries)
+        entries: list[bytes] = []
         reached = read.offset
         for batch in batches:
             entries += self.source.entries(records_of(batch, read))
             reached = batch.next_offset
             time.sleep(0)  # whoever waits for Python's lock gets it
         witness = (batches[-1].term, batches[-1].index) if batches else None
-        return reached, len(entries) - began, witness
+        entries.sort()
+        self._runs.append(entries)
+        return reached, len(entries), witness
 
     def digested(self, result: object, read: Read, now: float) -> None:
         if self.tree is None:
@@ -202,21 +211,32 @@ class TreeContent:
             self.tree = self._opened
 
     def _commit(self, end: int) -> Do:
-        tree, entries, count = self.tree, self._entries, self._count
+        """Write the next part; the last one moves `through`."""
+        tree, count = self.tree, self._count
         assert tree is not None
         reached, witness = self.reached, self._witness
 
-        def job() -> None:
-            entries.sort()
-            tree.add(entries, reached, witness)
-            entries.clear()
+        def job() -> bool:
+            if self._parts is None:
+                self._parts = in_parts(self._runs)
+            part, is_last = next(self._parts)
+            through, proof = (reached, witness) if is_last else (tree.through, tree.witness)
+            try:
+                tree.add(part, through, proof)
+            except BaseException:
+                self._parts = None  # from the first one on again: twice is as good as once
+                raise
+            if is_last:
+                self._runs, self._parts = [], None
+            return is_last
 
-        def done(_: object) -> None:
-            self.through = reached
-            self.records += count
-            self._count -= count
-            self._pending_since = None
-            self._has_caught_up(end)
+        def done(is_last: object) -> None:
+            if is_last:
+                self.through = reached
+                self.records += count
+                self._count = 0
+                self._pending_since = None
+                self._has_caught_up(end)
 
         return Do(job, done)
 
@@ -342,6 +362,29 @@ class FilterContent:
         assert isinstance(result, tuple)
         self._reached = result[0]
         self.records += result[1]
+
+
+def in_parts(runs: Sequence[list[bytes]]) -> Iterator[tuple[list[bytes], bool]]:
+    """Yield what is in the runs in order, in parts of about PART_ENTRIES, and whether it is the
+    last. Nothing is sorted as a whole: that would hold Python's lock for long.
+    """
+    count = sum(map(len, runs))
+    step = max(1, PART_ENTRIES // 16)
+    sample = sorted(entry for run in runs for entry in run[::step])
+    places = range(1, -(-count // PART_ENTRIES))
+    bounds = [sample[place * len(sample) // (len(places) + 1)] for place in places]
+    starts = [0] * len(runs)
+    for bound in bounds:
+        part: list[bytes] = []
+        for number, run in enumerate(runs):
+            end = bisect_left(run, bound, starts[number])
+            part += run[starts[number] : end]
+            starts[number] = end
+        part.sort()
+        yield part, False
+    rest = [entry for start, run in zip(starts, runs, strict=True) for entry in run[start:]]
+    rest.sort()
+    yield rest, True
 
 
 def find_source(on: str) -> Source:

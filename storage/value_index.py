@@ -179,7 +179,9 @@ class ValueIndex:
         return os.stat(f"{self._folder}/data.mdb").st_blocks * 512
 
     def add(self, entries: Sequence[bytes], through: int, witness: Witness | None) -> None:
-        """Put sorted `entries` and move `through`, all of it or nothing.
+        """Put sorted `entries` and set `through`, all of it or nothing.
+
+        Entries of records above `through` are not seen until it passes them.
 
         Raises BadIndex, NoRoom.
         """
@@ -237,8 +239,9 @@ class ValueIndex:
     ) -> Found:
         """Return what lies in `[start, end)` of the tree, from its end if `is_reverse`.
 
-        Only records in `offsets` count. It stops after `count_max` of them, and after looking at
-        `visits_max` entries. Raises BadIndex.
+        Only records in `offsets` count, and below `through`: what lies above may be there in part,
+        as `add` was called with some of the entries. It stops after `count_max` of them, and after
+        looking at `visits_max` entries. Raises BadIndex.
         """
         import lmdb
 
@@ -306,7 +309,7 @@ def _walk(
         if len(hits) == count_max or number == visits_max:
             return Found(through, hits, last)
         last = split(key)
-        if last.offset in offsets:
+        if last.offset in offsets and last.offset < through:
             hits.append(last)
     return Found(through, hits, None)
 

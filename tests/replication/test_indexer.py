@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cute_logger.replication.commands import CreateStream, DeleteStream
-from cute_logger.replication.index_contents import TreeContent
+from cute_logger.replication.index_contents import TreeContent, in_parts
 from cute_logger.replication.index_files import KEY
 from cute_logger.replication.search_terms import Asked
 from cute_logger.storage.record import Record
@@ -45,6 +45,17 @@ def entries(node: Indexed) -> int:
         b"\1", b"\xff", offsets=range(10**9), count_max=10**6, visits_max=10**6
     )
     return len(everything.hits)
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 8, 100, 1000])
+def test_runs_are_merged_in_parts(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cute_logger.replication.index_contents.PART_ENTRIES", 50)
+    entries = [b"%04d" % (number * 7919 % 1009) for number in range(count)]
+    runs = [sorted(entries[start : start + 30]) for start in range(0, count, 30)]
+    parts = list(in_parts(runs))
+    assert [is_last for _, is_last in parts] == [False] * (len(parts) - 1) + [True]
+    assert [entry for part, _ in parts for entry in part] == sorted(entries)
+    assert max(len(part) for part, _ in parts) <= 100
 
 
 def test_it_follows_what_is_appended(node: Indexed) -> None:

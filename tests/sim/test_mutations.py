@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pytest
 
-from support.mutations import damage, folders, groups, log, members, snapshots  # noqa: F401
+from support.mutations import damage, folders, groups, indexes, log, members, snapshots  # noqa: F401
 from support.mutations.registry import MUTATIONS, SEEDS, play
 
 
