@@ -22,7 +22,7 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from demo import free_ports
+from processes import MIB, cpu_s, free_ports, rss_mib
 
 from cute_logger.client import AsyncClient, Record, UnknownKey
 from cute_logger.node.cli.local_cluster import NodePlace, NodeProcess, leader_of, start_node
@@ -30,7 +30,6 @@ from cute_logger.replication.config import ReplicaConfig
 from cute_logger.replication.replica import Replica
 from cute_logger.replication.search_terms import Asked
 
-MIB = 1 << 20
 BATCH_RECORDS = 1000
 VALUE_BYTES = 80
 LIVE_S = 3.0
@@ -47,22 +46,11 @@ def used_key() -> bytes:
     return key_of(random.choice(list(used.values())))
 
 
-def rss_mib(node: NodeProcess) -> float:
-    with open(f"/proc/{node.process.pid}/statm") as statm:
-        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / MIB
-
-
 def anonymous_mib(node: NodeProcess) -> float:
     """Without the mapped files, which the kernel takes back when it wants."""
     with open(f"/proc/{node.process.pid}/status") as status:
         found = [line.split()[1] for line in status if line.startswith("RssAnon")]
     return int(found[0]) / 1024
-
-
-def node_cpu_s(node: NodeProcess) -> float:
-    with open(f"/proc/{node.process.pid}/stat") as stat:
-        fields = stat.read().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def key_of(number: int) -> bytes:
@@ -160,7 +148,7 @@ async def run(records: int, keys: int, folder: str) -> None:
             show("append, records/s", f"{await append(client, records, keys):,.0f}")
             before = anonymous_mib(node)
             await measure(client, node, records, keys, place.data)
-            show("RSS of the node, MiB", f"{rss_mib(node):.0f}")
+            show("RSS of the node, MiB", f"{rss_mib(node.process.pid):.0f}")
             anonymous = f"{before:.0f}, {anonymous_mib(node):.0f}"
             show("… without mapped files, before indexes and after", anonymous)
     finally:
@@ -201,10 +189,10 @@ async def measure(
     show("append alone, while an index is built, records/s", f"{alone:,.0f}, {during:,.0f}")
     show("… ratio", f"{during / alone:.2f}")
     records = (await client.stream("big")).high_watermark
-    cpu_s = node_cpu_s(node)
+    before_s = cpu_s(node.process.pid)
     rate = await build(client, records, "key", "key", "btree")
     show("build, no appends, records/s", f"{rate:,.0f}")
-    show("… per second of processor", f"{records / (node_cpu_s(node) - cpu_s):,.0f}")
+    show("… per second of processor", f"{records / (cpu_s(node.process.pid) - before_s):,.0f}")
     show("size of the index, MiB", f"{size_mib(data + '/indexes'):.0f}")
     show("size of the stream, MiB", f"{size_mib(data + '/streams'):.0f}")
 

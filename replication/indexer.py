@@ -21,7 +21,8 @@ from ..storage.batch import Batch
 from ..storage.errors import DamagedBatch, OffsetOutOfRange
 from ..storage.value_index import BadIndex, NoRoom
 from . import upstream
-from .index_contents import Content, FilterContent, Read, TreeContent
+from .filter_content import FilterContent
+from .index_contents import Content, Read, TreeContent
 from .index_files import KEY, IndexFiles, Place
 from .indexes import BLOOM, IndexDefinition, IndexInfo
 from .jobs import Jobs

@@ -174,10 +174,6 @@ class ValueIndex:
         except lmdb.Error as error:
             raise _failure(error) from error
 
-    @property
-    def size_bytes(self) -> int:
-        return os.stat(f"{self._folder}/data.mdb").st_blocks * 512
-
     def add(self, entries: Sequence[bytes], through: int, witness: Witness | None) -> None:
         """Put sorted `entries` and set `through`, all of it or nothing.
 
@@ -286,11 +282,6 @@ class ValueIndex:
             self._is_closed = True
             if hasattr(self, "_env"):
                 self._env.close()
-
-    def remove(self) -> None:
-        """Close, and delete the files."""
-        self.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def _walk(

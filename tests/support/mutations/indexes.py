@@ -10,7 +10,8 @@ from cute_logger.replication import snapshot
 from cute_logger.replication.commands import CreateIndex
 from cute_logger.replication.indexes import IndexDefinition
 from cute_logger.replication.machine import StateMachine
-from cute_logger.replication.search import Part, Search
+from cute_logger.replication.search import Search
+from cute_logger.replication.search_parts import Part
 from cute_logger.storage.segment_filter import SegmentFilter
 from cute_logger.storage.value_index import ValueIndex
 
