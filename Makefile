@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: up test lint demo memory catchup bench bench-peers profile chaos mutations fuzz clean
+.PHONY: up test lint demo memory indexes catchup bench bench-peers profile chaos mutations fuzz clean
 
 up: $(STAMP)  ## a local cluster of three nodes; Ctrl-C stops it and keeps its data
 	$(BIN)/cute up
@@ -24,6 +24,9 @@ demo: $(STAMP)  ## stream real text through a cluster whose leader is killed on 
 
 memory: $(STAMP)  ## resident memory of three nodes while 1 GiB goes through
 	$(BIN)/python deploy/memory.py
+
+indexes: $(STAMP)  ## build an index of two million records under appends, and look keys up; RECORDS=10000000 for more
+	$(BIN)/python deploy/indexes.py --records $(or $(RECORDS),2000000)
 
 catchup: $(STAMP)  ## a node that missed 2 GiB comes back while appends go on
 	$(BIN)/python deploy/catchup.py

@@ -22,7 +22,7 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from demo import free_ports
+from processes import MIB, cpu_s, free_ports, rss_mib
 
 from cute_logger.client import AsyncClient, Record, UnknownKey
 from cute_logger.node.cli.local_cluster import NodePlace, NodeProcess, leader_of, start_node
@@ -30,10 +30,11 @@ from cute_logger.replication.config import ReplicaConfig
 from cute_logger.replication.replica import Replica
 from cute_logger.replication.search_terms import Asked
 
-MIB = 1 << 20
 BATCH_RECORDS = 1000
 VALUE_BYTES = 80
-LIVE_S = 5.0
+LIVE_S = 3.0
+ROUNDS = 5
+"""One after the other, so that whatever else the machine does is in both."""
 LOOKS = 300
 USED = 2000
 
@@ -43,11 +44,6 @@ used: dict[int, int] = {}
 
 def used_key() -> bytes:
     return key_of(random.choice(list(used.values())))
-
-
-def rss_mib(node: NodeProcess) -> float:
-    with open(f"/proc/{node.process.pid}/statm") as statm:
-        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / MIB
 
 
 def anonymous_mib(node: NodeProcess) -> float:
@@ -147,13 +143,14 @@ async def run(records: int, keys: int, folder: str) -> None:
     try:
         await leader_of([node])
         async with AsyncClient([place.http], timeout=600) as client:
-            await client.create_stream("big")
+            await client.create_stream("big", {"segment.bytes": 16 * MIB})
             show("records of 100 B, distinct keys up to", f"{records:,}, {keys:,}")
             show("append, records/s", f"{await append(client, records, keys):,.0f}")
             before = anonymous_mib(node)
-            await measure(client, records, keys, place.data)
-            show("RSS of the node, MiB", f"{rss_mib(node):.0f}, {anonymous_mib(node):.0f} without")
-            show("… before indexes, without mapped files", f"{before:.0f}")
+            await measure(client, node, records, keys, place.data)
+            show("RSS of the node, MiB", f"{rss_mib(node.process.pid):.0f}")
+            anonymous = f"{before:.0f}, {anonymous_mib(node):.0f}"
+            show("… without mapped files, before indexes and after", anonymous)
     finally:
         node.signal(signal.SIGTERM)
         await node.process.wait()
@@ -161,7 +158,9 @@ async def run(records: int, keys: int, folder: str) -> None:
     show("newest record of a key, in process, p50, p99 ms", f"{median:.2f}, {tail:.2f}")
 
 
-async def measure(client: AsyncClient, records: int, keys: int, data: str) -> None:
+async def measure(
+    client: AsyncClient, node: NodeProcess, records: int, keys: int, data: str
+) -> None:
     async def scan() -> None:
         await absent_key(client)
 
@@ -180,15 +179,20 @@ async def measure(client: AsyncClient, records: int, keys: int, data: str) -> No
     share = (done_now - done) / max(1, looked_now - looked)
     show("an absent key with filters, p50 ms", f"{median:.1f}")
     show("segments skipped for absent keys", f"{share:.1%} of {segments} a scan")
-    alone = await append_for(client, LIVE_S, keys)
-    rate = await build(client, records, "key", "key", "btree")
-    show("build, idle node, records/s", f"{rate:,.0f}")
-    await client.drop_index("big", "key")
-    building = asyncio.create_task(build(client, records, "key", "key", "btree"))
-    during = await append_for(client, LIVE_S, keys)
-    show("append alone, while an index is built", f"{alone:,.0f}, {during:,.0f}")
+    alone = during = 0.0
+    for _ in range(ROUNDS):
+        alone += await append_for(client, LIVE_S, keys) / ROUNDS
+        building = asyncio.create_task(build(client, records, "key", "key", "btree"))
+        during += await append_for(client, LIVE_S, keys) / ROUNDS
+        building.cancel()
+        await client.drop_index("big", "key")
+    show("append alone, while an index is built, records/s", f"{alone:,.0f}, {during:,.0f}")
     show("… ratio", f"{during / alone:.2f}")
-    await building
+    records = (await client.stream("big")).high_watermark
+    before_s = cpu_s(node.process.pid)
+    rate = await build(client, records, "key", "key", "btree")
+    show("build, no appends, records/s", f"{rate:,.0f}")
+    show("… per second of processor", f"{records / (cpu_s(node.process.pid) - before_s):,.0f}")
     show("size of the index, MiB", f"{size_mib(data + '/indexes'):.0f}")
     show("size of the stream, MiB", f"{size_mib(data + '/streams'):.0f}")
 

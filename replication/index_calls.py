@@ -13,7 +13,7 @@ from .cursors import unpack_cursor
 from .group_calls import GroupCalls
 from .indexes import IndexInfo
 from .machine import unknown_index
-from .search import FilterCounts
+from .search_parts import FilterCounts
 from .search_terms import Asked
 from .searches import Searches
 from .stream import Stream

@@ -7,24 +7,27 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeAlias
 
 from ..storage.batch import Batch
 from ..storage.errors import CorruptBatch
-from ..storage.index_values import Source, encode, source_of
+from ..storage.index_values import Source, source_of
 from ..storage.record import StoredRecord
-from ..storage.segment_filter import SegmentFilter
-from ..storage.value_index import ValueIndex, Witness, entry
+from ..storage.value_index import ValueIndex, Witness
 from .index_files import IndexFiles, Place
 from .indexes import IndexDefinition
 from .stream import Stream
 
 logger = logging.getLogger(__name__)
 
-ENTRIES_MAX: Final = 32_000
-"""So many wait in memory for one transaction."""
+PART_ENTRIES: Final = 16_000
+"""In one transaction, which may hold a page for each."""
+BUILDING_ENTRIES_MAX: Final = 300_000
+"""So many, 20 MB, are sorted before they are written, until an index has caught up: keys come in no
+order, and a page that is written for ten of them costs what it does for one."""
 COMMIT_S: Final = 1.0
 """An index that has caught up is written this often: each time is an fsync."""
 FAR_RECORDS: Final = 200_000
@@ -92,8 +95,9 @@ class TreeContent:
         """Somebody waits for what is not in the tree yet."""
         self._files = files
         self._opened: ValueIndex | None = None
-        self._entries: list[bytes] = []
-        """Changed on the index lane only."""
+        self._runs: list[list[bytes]] = []
+        """Entries, each list in order. Changed on the index lane only."""
+        self._parts: Iterator[tuple[list[bytes], bool]] | None = None
         self._count = 0
         self._witness: Witness | None = None
         self._pending_since: float | None = None
@@ -141,7 +145,9 @@ class TreeContent:
     def _is_commit_due(self, now: float, end: int) -> bool:
         if self._pending_since is None:
             return False
-        if self._count >= ENTRIES_MAX:
+        if self._parts is not None:
+            return True
+        if self._count >= (PART_ENTRIES if self.is_ready else BUILDING_ENTRIES_MAX):
             return True
         is_late = now - self._pending_since >= COMMIT_S
         is_wanted = is_late or self.is_hurried or not self.is_ready
@@ -165,7 +171,7 @@ class TreeContent:
         """The files are to go, or gone: begin at the stream's start."""
         self._opened = self.tree = None
         self.through = self.reached = self._count = 0
-        self._entries = []
+        self._runs, self._parts = [], None
         self._witness = self._pending_since = self._prune_at = None
         self.is_ready = False
 
@@ -174,17 +180,16 @@ class TreeContent:
     def digest(self, batches: Sequence[Batch], read: Read) -> object:
         if self.tree is None:
             return batches[0] if batches else None
-        entries, began = self._entries, len(self._entries)
+        entries: list[bytes] = []
         reached = read.offset
         for batch in batches:
-            for record in records_of(batch, read):
-                value = self.source.find(record)
-                if value is not None:
-                    entries.append(entry(encode(value), record.offset))
+            entries += self.source.entries(records_of(batch, read))
             reached = batch.next_offset
             time.sleep(0)  # whoever waits for Python's lock gets it
         witness = (batches[-1].term, batches[-1].index) if batches else None
-        return reached, len(entries) - began, witness
+        entries.sort()
+        self._runs.append(entries)
+        return reached, len(entries), witness
 
     def digested(self, result: object, read: Read, now: float) -> None:
         if self.tree is None:
@@ -205,21 +210,32 @@ class TreeContent:
             self.tree = self._opened
 
     def _commit(self, end: int) -> Do:
-        tree, entries, count = self.tree, self._entries, self._count
+        """Write the next part; the last one moves `through`."""
+        tree, count = self.tree, self._count
         assert tree is not None
         reached, witness = self.reached, self._witness
 
-        def job() -> None:
-            entries.sort()
-            tree.add(entries, reached, witness)
-            entries.clear()
+        def job() -> bool:
+            if self._parts is None:
+                self._parts = in_parts(self._runs)
+            part, is_last = next(self._parts)
+            through, proof = (reached, witness) if is_last else (tree.through, tree.witness)
+            try:
+                tree.add(part, through, proof)
+            except BaseException:
+                self._parts = None  # from the first one on again: twice is as good as once
+                raise
+            if is_last:
+                self._runs, self._parts = [], None
+            return is_last
 
-        def done(_: object) -> None:
-            self.through = reached
-            self.records += count
-            self._count -= count
-            self._pending_since = None
-            self._has_caught_up(end)
+        def done(is_last: object) -> None:
+            if is_last:
+                self.through = reached
+                self.records += count
+                self._count = 0
+                self._pending_since = None
+                self._has_caught_up(end)
 
         return Do(job, done)
 
@@ -244,107 +260,27 @@ class TreeContent:
         return Do(lambda: tree.prune(at, below, PRUNE_VISITS), done)
 
 
-class FilterContent:
-    """A filter for each sealed segment: a bloom index, or what reads with `key=` use."""
-
-    def __init__(self, files: IndexFiles, stream: Stream, place: Place, on: str) -> None:
-        self.stream = stream
-        self.place = place
-        self.source = find_source(on)
-        self.ends: dict[int, int] | None = None
-        """End offset of each segment that has a filter, by base offset; None: not looked yet."""
-        self.records = 0
-        self._files = files
-        self._building: SegmentFilter | None = None
-        self._reached = 0
-        self._seen: tuple[int, int] | None = None
-
-    @property
-    def is_ready(self) -> bool:
-        return self.ends is not None and self._missing() is None
-
-    def missing_records(self) -> int:
-        ends = self.ends or {}
-        return sum(
-            row.end_offset - max(row.base_offset, self.stream.log_start_offset)
-            for row in self.stream.segments.sealed()
-            if ends.get(row.base_offset) != row.end_offset
-        )
-
-    def plan(self, now: float) -> Plan:
-        if self.ends is None:
-            return Do(lambda: self._files.kept_filters(self.place), self._was_listed)
-        if self._building is None:
-            missing = self._missing()
-            if missing is None:
-                return None
-            self._building = SegmentFilter(*missing)
-            self._reached = missing[0]
-        self._reached = max(self._reached, self.stream.log_start_offset)
-        building = self._building
-        if self._reached < building.end_offset:
-            return Read(self._reached, building.end_offset)
-        return self._keep(building)
-
-    def _was_listed(self, ends: object) -> None:
-        assert isinstance(ends, dict)
-        self.ends = ends
-
-    def _missing(self) -> tuple[int, int] | None:
-        """The first sealed segment without a filter, looked for when there are others than at the
-        last look.
-        """
-        segments = self.stream.segments
-        rows = segments.sealed()
-        seen = (len(segments), self.stream.log_start_offset)
-        if seen == self._seen or self.ends is None:
-            return None
-        for row in rows:
-            if self.ends.get(row.base_offset) != row.end_offset:
-                return row.base_offset, row.end_offset
-        self._seen = seen
-        return None
-
-    def _keep(self, building: SegmentFilter) -> Do:
-        assert self.ends is not None
-        known = {row.base_offset for row in self.stream.segments.sealed()}
-        gone = [(base, self.ends.pop(base)) for base in list(self.ends) if base not in known]
-
-        def job() -> None:
-            for base_offset, end_offset in gone:
-                self._files.remove_filter(self.place, base_offset, end_offset)
-            self._files.keep_filter(self.place, building)
-
-        def done(_: object) -> None:
-            assert self.ends is not None
-            self._building = None
-            self.ends[building.base_offset] = building.end_offset
-
-        return Do(job, done)
-
-    def forget(self, base_offset: int | None = None) -> None:
-        """A file is not what was written: build it again."""
-        self._seen = None
-        if base_offset is not None and self.ends is not None:
-            self.ends.pop(base_offset, None)
-
-    def digest(self, batches: Sequence[Batch], read: Read) -> object:
-        building, count = self._building, 0
-        assert building is not None
-        reached = read.offset
-        for batch in batches:
-            records = records_of(batch, read)
-            values = [value for value in map(self.source.find, records) if value is not None]
-            building.add(map(encode, values))
-            count += len(values)
-            reached = batch.next_offset
-            time.sleep(0)
-        return reached, count
-
-    def digested(self, result: object, read: Read, now: float) -> None:
-        assert isinstance(result, tuple)
-        self._reached = result[0]
-        self.records += result[1]
+def in_parts(runs: Sequence[list[bytes]]) -> Iterator[tuple[list[bytes], bool]]:
+    """Yield what is in the runs in order, in parts of about PART_ENTRIES, and whether it is the
+    last. Nothing is sorted as a whole: that would hold Python's lock for long.
+    """
+    count = sum(map(len, runs))
+    step = max(1, PART_ENTRIES // 16)
+    sample = sorted(entry for run in runs for entry in run[::step])
+    places = range(1, -(-count // PART_ENTRIES))
+    bounds = [sample[place * len(sample) // (len(places) + 1)] for place in places]
+    starts = [0] * len(runs)
+    for bound in bounds:
+        part: list[bytes] = []
+        for number, run in enumerate(runs):
+            end = bisect_left(run, bound, starts[number])
+            part += run[starts[number] : end]
+            starts[number] = end
+        part.sort()
+        yield part, False
+    rest = [entry for start, run in zip(starts, runs, strict=True) for entry in run[start:]]
+    rest.sort()
+    yield rest, True
 
 
 def find_source(on: str) -> Source:
@@ -352,7 +288,7 @@ def find_source(on: str) -> Source:
     try:
         return source_of(on)
     except ValueError:
-        return source_of("key")._replace(find=lambda record: None)
+        return source_of("key")._replace(find=lambda record: None, entries=lambda records: [])
 
 
 def records_of(batch: Batch, read: Read) -> list[StoredRecord]:

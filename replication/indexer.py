@@ -5,8 +5,7 @@
     loop    digested, and the next plan
 
 No append waits for it. A step is a few milliseconds, and lets go of Python's lock about every one;
-while the node writes, it rests after a step for as long as that took, times `REST`. A full disk
-stops it until there is room; appends go on.
+while the node writes, it rests after each. A full disk stops it until there is room; appends go on.
 """
 
 from __future__ import annotations
@@ -22,7 +21,8 @@ from ..storage.batch import Batch
 from ..storage.errors import DamagedBatch, OffsetOutOfRange
 from ..storage.value_index import BadIndex, NoRoom
 from . import upstream
-from .index_contents import Content, FilterContent, Read, TreeContent
+from .filter_content import FilterContent
+from .index_contents import Content, Read, TreeContent
 from .index_files import KEY, IndexFiles, Place
 from .indexes import BLOOM, IndexDefinition, IndexInfo
 from .jobs import Jobs
@@ -38,9 +38,15 @@ logger = logging.getLogger(__name__)
 PIECE_BYTES: Final = 256 << 10
 LOOK_S: Final = 0.01
 """Time between two looks for work, after one that found none."""
+LOOKS_MAX: Final = 64
+"""Indexes asked at a time whether there is work."""
 AGAIN_S: Final = 5.0
 """After a full disk, or damage in the log."""
-REST: Final = 1.0
+REST_BUILDING: Final = 3.0
+"""While the node writes, a step of an index that has not caught up yet is followed by so many times
+its own length without one …"""
+REST_LIVE: Final = 1.0
+"""… and of one that has: it must not fall behind."""
 
 
 class Indexer:
@@ -127,7 +133,7 @@ class Indexer:
         if not self._order:
             return
         if not self._is_short():
-            for _ in range(len(self._order)):
+            for _ in range(min(len(self._order), LOOKS_MAX)):
                 content = self._order[0]
                 self._order.rotate(-1)
                 if self._begin(content, now):
@@ -258,7 +264,9 @@ class Indexer:
             then(result)
             is_writing = self._measures.flushed_bytes != self._flushed_bytes
             self._flushed_bytes = self._measures.flushed_bytes
-            self._rest(took_s * REST if is_writing else 0.0)
+            is_live = isinstance(content, TreeContent) and content.is_ready
+            rest = REST_LIVE if is_live else REST_BUILDING
+            self._rest(took_s * rest if is_writing else 0.0)
 
     def _complain(self, content: Content, error: Exception) -> None:
         if content.place not in self._complained:

@@ -16,19 +16,27 @@ so a simulator can drive it.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final, NamedTuple, Protocol, TypeVar
+from typing import Final, TypeVar
 
-from ..storage.batch import Batch
-from ..storage.errors import CorruptBatch
 from ..storage.index_values import Find, encode
 from ..storage.record import StoredRecord
 from ..storage.value_index import BadIndex, Found, Hit
 from .errors import NotReady, OffsetTrimmed, UnknownStream
-from .index_contents import FilterContent, TreeContent
+from .filter_content import FilterContent
+from .index_contents import TreeContent
 from .index_files import IndexFiles
+from .search_parts import (
+    ON_LOOP_BYTES,
+    Fetched,
+    FilterCounts,
+    Page,
+    Part,
+    Reader,
+    matches,
+    size_of,
+)
 from .search_terms import Terms
 from .stream import Stream
 
@@ -40,68 +48,11 @@ TAIL_RECORDS_MAX: Final = 20_000
 """Not covered by an index whose answers are in order of value."""
 TAIL_WAIT_S: Final = 2.0
 TAIL_LOOK_S: Final = 0.02
-MATCH_BYTES: Final = 2 << 20
-"""Of records held at a time: what is compressed may unpack to a lot."""
-FETCH_BYTES: Final = 32 << 20
 VISITS_MAX: Final = 20_000
 _PIECE_BYTES: Final = 256 << 10
 _DOWN_RECORDS: Final = 1_000
-_CHUNK: Final = 16
+"""Looked at at once where a scan goes down; more, while these are small."""
 _FILTERS_A_JOB: Final = 8
-_ON_LOOP_BYTES: Final = 64 << 10
-"""What is larger is decoded on a thread."""
-
-
-class Reader(Protocol):
-    """What a search awaits."""
-
-    async def batches(self, stream: Stream, offset: int, bytes_max: int) -> list[Batch]:
-        """Whole batches from the one that holds `offset`, one at least; empty if the stream is
-        gone. Raises OffsetTrimmed.
-        """
-
-    async def run(self, job: Callable[[], T]) -> T:
-        """Run `job` on the streams lane."""
-
-    async def sleep(self, seconds: float) -> None: ...
-
-
-@dataclass(slots=True)
-class FilterCounts:
-    """Of segments, by all scans since the node started."""
-
-    looked_at: int = 0
-    skipped: int = 0
-
-
-class Part(NamedTuple):
-    """Some records, and from where to go on; None at the end."""
-
-    records: list[StoredRecord]
-    offset: int | None
-
-
-@dataclass(slots=True)
-class Page:
-    """Room for the records of one page."""
-
-    limit: int
-    bytes_max: int
-    records: list[StoredRecord] = field(default_factory=list)
-    size: int = 0
-
-    @property
-    def is_full(self) -> bool:
-        return len(self.records) >= self.limit or (self.size >= self.bytes_max and self.size > 0)
-
-    def take(self, record: StoredRecord) -> bool:
-        """Add the record; False if there is no room for it."""
-        size = size_of(record)
-        if self.records and (len(self.records) >= self.limit or self.size + size > self.bytes_max):
-            return False
-        self.records.append(record)
-        self.size += size
-        return True
 
 
 class Search:
@@ -134,6 +85,7 @@ class Search:
         self._end = stream.next_offset
         self._left_bytes = SCAN_BYTES
         self._fetched = Fetched(stream, reader)
+        self._stride = _DOWN_RECORDS
         self._maybe: set[int] = set()
         """Base offsets of segments that no filter could rule out."""
 
@@ -302,8 +254,13 @@ class Search:
             top, bottom = await self.skip_down(start, top)
             if top <= start:
                 return None
-            bottom = max(bottom, start, top - _DOWN_RECORDS)
+            bottom = max(bottom, start, top - self._stride)
+            left_bytes = self._left_bytes
             kept, is_whole = await self._newest(bottom, top)
+            if left_bytes - self._left_bytes < _PIECE_BYTES:
+                self._stride *= 2
+            elif self._stride > _DOWN_RECORDS:
+                self._stride //= 2
             for record in kept:
                 if not self.page.take(record):
                     return record.offset + 1
@@ -339,8 +296,8 @@ class Search:
             raise UnknownStream(f"there is no stream {self.stream.name}", stream=self.stream.name)
         size = sum(batch.size for batch in batches)
         self._left_bytes -= size
-        job = partial(_matches, batches, range(start, end), self._find, self._terms)
-        is_small = size <= _ON_LOOP_BYTES and not any(batch.codec for batch in batches)
+        job = partial(matches, batches, range(start, end), self._find, self._terms)
+        is_small = size <= ON_LOOP_BYTES and not any(batch.codec for batch in batches)
         records, reached = job() if is_small else await self._reader.run(job)
         return Part(records, reached if reached < end else None)
 
@@ -369,7 +326,9 @@ class Search:
             top = rows[skipped - 1][0]
             if skipped < len(rows):
                 return top, rows[skipped][0]
-        return top, start
+        if self._filters is None or top <= start:
+            return top, start
+        return top, self.stream.segments.base_of(top - 1)
 
     def _filtered(self, at: int, *, is_down: bool) -> list[tuple[int, int]]:
         """Segments in a row that have a filter, beginning with the one at `at` (below it)."""
@@ -410,79 +369,5 @@ class Search:
         return skipped
 
 
-class Fetched:
-    """The records of hits, some at a time, each batch read once for its hits among those."""
-
-    def __init__(self, stream: Stream, reader: Reader) -> None:
-        self.bytes_left = FETCH_BYTES
-        self._stream = stream
-        self._reader = reader
-        self._numbers = range(0)
-        self._records: dict[int, StoredRecord] = {}
-
-    async def get(self, hits: Sequence[Hit], number: int, count: int) -> StoredRecord | None:
-        """The record of hit `number`, if it is still there; about `count` of them are wanted."""
-        if number not in self._numbers:
-            self._numbers = range(number, min(len(hits), number + min(count, _CHUNK)))
-            await self._load(sorted(hits[each].offset for each in self._numbers))
-        return self._records.get(hits[number].offset)
-
-    async def _load(self, offsets: list[int]) -> None:
-        self._records = {}
-        while offsets:
-            try:
-                batches = await self._reader.batches(self._stream, offsets[0], 1)
-            except OffsetTrimmed:
-                offsets = offsets[1:]
-                continue
-            if not batches:
-                name = self._stream.name
-                raise UnknownStream(f"there is no stream {name}", stream=name)
-            batch = batches[0]
-            self.bytes_left -= batch.size
-            wanted = {offset for offset in offsets if offset < batch.next_offset}
-            job = partial(_pick, batch, wanted)
-            is_small = batch.size <= _ON_LOOP_BYTES and not batch.codec
-            picked = job() if is_small else await self._reader.run(job)
-            self._records.update(picked)
-            offsets = offsets[max(1, len(wanted)) :]
-
-
-def _pick(batch: Batch, wanted: set[int]) -> dict[int, StoredRecord]:
-    try:
-        records = batch.records()
-    except CorruptBatch:
-        return {}
-    return {record.offset: record for record in records if record.offset in wanted}
-
-
-def _matches(
-    batches: Iterable[Batch], offsets: range, find: Find, terms: Terms
-) -> tuple[list[StoredRecord], int]:
-    """The matches, up to MATCH_BYTES or a record more, and the end of what was looked at."""
-    found: list[StoredRecord] = []
-    left, reached = MATCH_BYTES, offsets.start
-    for batch in batches:
-        reached = batch.next_offset
-        try:
-            records = batch.records()
-        except CorruptBatch:
-            continue  # its bytes are those that were appended: nobody can read records from them
-        for record in records:
-            if record.offset in offsets:
-                value = find(record)
-                if value is not None and terms.accept(value):
-                    found.append(record)
-                    left -= size_of(record)
-                    if left < 0:
-                        return found, record.offset + 1
-    return found, reached
-
-
 def _key(hit: Hit) -> bytes:
     return hit.value + hit.offset.to_bytes(8, "big")
-
-
-def size_of(record: StoredRecord) -> int:
-    headers = sum(len(name) + len(text) for name, text in record.headers.items())
-    return len(record.key or b"") + len(record.value or b"") + headers

@@ -41,6 +41,8 @@ class Terms:
         self.is_descending = asked.is_descending
         self.point: bytes | None = None
         """The value that all of them have, as an index has it; None for a range."""
+        self.needle = asked.eq if source.is_literal and asked.eq else None
+        """Bytes that stand in every batch with a record that is asked for."""
         self._eq = self._ge = self._lt = None
         self._prefix = asked.prefix
         if asked.eq is not None:

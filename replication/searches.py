@@ -11,12 +11,14 @@ from ..storage.value_index import Hit
 from . import upstream
 from .cursors import Cursor, pack_cursor, unpack_cursor
 from .errors import BadSearch, NotReady, OffsetTrimmed, UnknownKey
-from .index_contents import FilterContent, find_source
+from .filter_content import FilterContent
+from .index_contents import find_source
 from .index_files import KEY
 from .indexer import Indexer
 from .indexes import BLOOM, BTREE, IndexDefinition
 from .machine import unknown_index
-from .search import FilterCounts, Page, Reader, Search
+from .search import Search
+from .search_parts import FilterCounts, Page, Reader
 from .search_terms import Asked, Terms
 from .stream import Stream
 from .types import NoRecord

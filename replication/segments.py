@@ -52,6 +52,11 @@ class Segments:
             return iter(())
         return iter(rows[place::-1] if is_down else rows[place:])
 
+    def base_of(self, offset: int) -> int:
+        """Base offset of the segment that holds `offset`, or would if it was there; 0 if none."""
+        place = bisect_right(self._rows, offset, key=_base_offset) - 1
+        return self._rows[place].base_offset if place >= 0 else 0
+
     def takes(
         self, batch: Batch, *, bytes_max: int, age_ms_max: int, log_start_offset: int
     ) -> bool:

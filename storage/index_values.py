@@ -22,7 +22,8 @@ from __future__ import annotations
 import math
 import re
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import msgspec
@@ -39,6 +40,7 @@ NULL, FALSE, TRUE, NUMBER, TEXT = 1, 2, 3, 4, 5
 _PLACE = re.compile(r"0|[1-9][0-9]{0,8}", re.ASCII)
 _FLOAT = struct.Struct(">d")
 _BITS = struct.Struct(">Q")
+_OFFSET = _BITS.pack
 _SIGN = 1 << 63
 _EXACT = 0x80
 _TEXT_TAG = bytes([TEXT])
@@ -61,23 +63,47 @@ class Source(NamedTuple):
     """Where a record's value is."""
 
     find: Find
+    entries: Callable[[Iterable[StoredRecord]], list[bytes]]
+    """Of the records that have a value: that, encoded, with the offset behind it."""
     """The value of a record; None if it has none."""
     parse: Callable[[bytes], Value]
     """The value that somebody asks for: the text itself, or where values are JSON what it says in
     JSON, if it is null, a truth value, a number or a string in quotes."""
+    is_literal: bool
+    """Whether the bytes of a value asked for stand in every batch that has it."""
 
 
 def source_of(on: str) -> Source:
     """Raises ValueError for anything but `key`, `header:NAME`, `value:` and `value:/pointer`."""
     kind, colon, rest = on.partition(":")
     if kind == "key" and not colon:
-        return Source(_find_key, text)
+        return Source(_find_key, _key_entries, text, is_literal=True)
     if kind == "header" and rest:
-        return Source(lambda record: _header(record.headers, rest), text)
+        return _source(lambda record: _header(record.headers, rest), text, is_literal=True)
     if kind == "value" and colon:
         parts = _parts(rest)
-        return Source(lambda record: _inside(record.value, parts), parse_literal)
+        find = partial(_inside, parts)
+        return _source(lambda record: find(record.value), parse_literal, is_literal=False)
     raise ValueError("wanted key, header:NAME or value:/json/pointer")
+
+
+def _source(find: Find, parse: Callable[[bytes], Value], *, is_literal: bool) -> Source:
+    def entries(records: Iterable[StoredRecord]) -> list[bytes]:
+        found = [(find(record), record.offset) for record in records]
+        return [encode(value) + _OFFSET(offset) for value, offset in found if value is not None]
+
+    return Source(find, entries, parse, is_literal)
+
+
+def _key_entries(records: Iterable[StoredRecord]) -> list[bytes]:
+    """The same for keys, of which there are many: three times as fast."""
+    return [
+        _TEXT_TAG + key + _END + _OFFSET(record.offset)
+        if len(key) <= TEXT_BYTES_MAX and 0 not in key
+        else _TEXT_TAG + escaped(key) + _END + _OFFSET(record.offset)
+        for record in records
+        if (key := record.key) is not None
+    ]
 
 
 def _find_key(record: StoredRecord) -> Value | None:
@@ -102,7 +128,7 @@ def _parts(pointer: str) -> list[str]:
     return [part.replace("~1", "/").replace("~0", "~") for part in parts]
 
 
-def _inside(data: bytes | None, parts: list[str]) -> Value | None:
+def _inside(parts: list[str], data: bytes | None) -> Value | None:
     if not data or len(data) > DOCUMENT_BYTES_MAX:
         return None
     try:

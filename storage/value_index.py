@@ -174,12 +174,10 @@ class ValueIndex:
         except lmdb.Error as error:
             raise _failure(error) from error
 
-    @property
-    def size_bytes(self) -> int:
-        return os.stat(f"{self._folder}/data.mdb").st_blocks * 512
-
     def add(self, entries: Sequence[bytes], through: int, witness: Witness | None) -> None:
-        """Put sorted `entries` and move `through`, all of it or nothing.
+        """Put sorted `entries` and set `through`, all of it or nothing.
+
+        Entries of records above `through` are not seen until it passes them.
 
         Raises BadIndex, NoRoom.
         """
@@ -237,8 +235,9 @@ class ValueIndex:
     ) -> Found:
         """Return what lies in `[start, end)` of the tree, from its end if `is_reverse`.
 
-        Only records in `offsets` count. It stops after `count_max` of them, and after looking at
-        `visits_max` entries. Raises BadIndex.
+        Only records in `offsets` count, and below `through`: what lies above may be there in part,
+        as `add` was called with some of the entries. It stops after `count_max` of them, and after
+        looking at `visits_max` entries. Raises BadIndex.
         """
         import lmdb
 
@@ -284,11 +283,6 @@ class ValueIndex:
             if hasattr(self, "_env"):
                 self._env.close()
 
-    def remove(self) -> None:
-        """Close, and delete the files."""
-        self.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
-
 
 def _walk(
     cursor: lmdb.Cursor,
@@ -306,7 +300,7 @@ def _walk(
         if len(hits) == count_max or number == visits_max:
             return Found(through, hits, last)
         last = split(key)
-        if last.offset in offsets:
+        if last.offset in offsets and last.offset < through:
             hits.append(last)
     return Found(through, hits, None)
 

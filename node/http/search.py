@@ -153,7 +153,7 @@ async def get_key(request: web.Request) -> web.Response:
     try:
         record = await replica.newest(name, key, as_of)
     except UnknownKey:
-        if query.consistency != "local":
+        if query.consistency != "local" or replica.is_leader:
             raise
         await before_refusing(context)
         record = await replica.newest(name, key, as_of)

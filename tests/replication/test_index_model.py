@@ -12,6 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from cute_logger.replication import index_contents
 from cute_logger.replication.errors import UnknownKey
 from cute_logger.replication.search_terms import Asked, Terms
 from cute_logger.storage.index_values import encode, source_of
@@ -53,6 +54,12 @@ def expected(records: list[StoredRecord], on: str, asked: Asked) -> list[int]:
             place = b"" if asked.eq is not None else encode(value)
             found.append((place, record.offset))
     return [offset for _, offset in sorted(found, reverse=asked.is_descending)]
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index_contents, "PART_ENTRIES", 7)
+    monkeypatch.setattr(index_contents, "BUILDING_ENTRIES_MAX", 20)
 
 
 class IndexMachine(RuleBasedStateMachine):

@@ -9,7 +9,16 @@ from __future__ import annotations
 
 import pytest
 
-from support.mutations import conditions, damage, folders, groups, log, members, snapshots  # noqa: F401
+from support.mutations import (  # noqa: F401
+    conditions,
+    damage,
+    folders,
+    groups,
+    indexes,
+    log,
+    members,
+    snapshots,
+)
 from support.mutations.registry import MUTATIONS, SEEDS, play
 
 

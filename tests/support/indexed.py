@@ -11,7 +11,7 @@ import msgspec
 
 from cute_logger.replication import upstream
 from cute_logger.replication.commands import CreateIndex, CreateStream, DropIndex, TrimStream
-from cute_logger.replication.errors import OffsetTrimmed
+from cute_logger.replication.errors import OffsetTrimmed, UnknownKey
 from cute_logger.replication.index_files import IndexFiles
 from cute_logger.replication.indexer import Indexer
 from cute_logger.replication.jobs import Jobs
@@ -164,6 +164,13 @@ class Indexed:
 
     def newest(self, key: bytes, as_of: int | None = None) -> StoredRecord:
         return drive(self.searches.newest(self.stream, key, as_of))
+
+    def find_key(self, key: bytes) -> int | None:
+        """Offset of the newest record of the key."""
+        try:
+            return self.newest(key).offset
+        except UnknownKey:
+            return None
 
     async def batches(self, stream: Stream, offset: int, bytes_max: int) -> list[Batch]:
         recent = self.applied.machine.recent.read(stream.id, offset, bytes_max)
