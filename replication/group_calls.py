@@ -139,6 +139,7 @@ class GroupCalls(LocalReads):
             (stamp.id, stamp.epoch, stamp.sequence) if stamp is not None else None,
             append.idempotency_key if with_key else None,
             xxhash.xxh3_128_digest(append.body),
+            append.keyless,
         )
 
 

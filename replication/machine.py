@@ -12,17 +12,20 @@ Total: whatever a committed entry holds, the answer is a result or a refusal, ne
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 from ..storage.batch import build_batch
+from . import policy
 from .commands import (
     AcquireLease,
     AlterStream,
     AppendBatch,
     Command,
     CommitOffset,
+    CompactedRun,
+    CompactStream,
     CreateStream,
     DeleteGroup,
     DeleteStream,
@@ -34,7 +37,14 @@ from .commands import (
     decode_commands,
 )
 from .dedupe import Appended, ProducerTable
-from .errors import BeyondHighWatermark, Refused, StreamExists, UnknownStream
+from .errors import (
+    BeyondHighWatermark,
+    InvalidRequest,
+    Refused,
+    StreamExists,
+    StreamImmutable,
+    UnknownStream,
+)
 from .groups import GroupTable, commit_receipt
 from .members import Config
 from .recent import Recent
@@ -42,6 +52,11 @@ from .stream import Stream, describe
 from .transactions import Transacted, TransactionTable, Trial
 from .types import CommitReceipt, LeaseGrant, Receipt, StreamInfo, TransactionReceipt
 from .unwritten import Unwritten
+
+PendingRun: TypeAlias = tuple[int, CompactedRun]
+"""And the stream's id."""
+COMPACTIONS_MAX = 64
+"""With more to do, apply waits."""
 
 
 class StateMachine:
@@ -70,12 +85,15 @@ class StateMachine:
         """Streams whose files are still there, by id."""
         self.dropped = False
         """Segments were trimmed away whose files are still there."""
+        self.compactions: deque[PendingRun] = deque()
+        """Agreed upon, and not yet done to the streams' files, in their order."""
         self.changed: set[str] = set()
         """Streams that grew or went since the engine last woke their readers."""
         self._unwritten_bytes_max = unwritten_bytes_max
 
     def ready(self) -> bool:
-        return self.unwritten_bytes < self._unwritten_bytes_max
+        is_behind = len(self.compactions) >= COMPACTIONS_MAX
+        return self.unwritten_bytes < self._unwritten_bytes_max and not is_behind
 
     def apply(self, index: int, term: int, command: memoryview | None) -> list[Any]:
         """Apply one committed entry and return one result or refusal per command."""
@@ -217,9 +235,13 @@ class StateMachine:
         return describe(stream), True
 
     def _delete_stream(self, command: DeleteStream, index: int, term: int) -> Refused | None:
-        stream = self.streams.pop(command.name, None)
+        stream = self.streams.get(command.name)
         if stream is None:
             return _unknown(command.name)
+        if policy.is_immutable(stream.config):
+            return StreamImmutable(f"stream {command.name} is immutable: it is never deleted")
+        del self.streams[command.name]
+        self.compactions = deque(each for each in self.compactions if each[0] != stream.id)
         self.producers.forget_stream(stream.id)
         self.groups.forget_stream(stream.name)
         self.recent.forget_stream(stream.id)
@@ -232,6 +254,8 @@ class StateMachine:
         stream = self.streams.get(command.name)
         if stream is None or command.stream_id not in (None, stream.id):
             return _unknown(command.name)
+        if policy.is_immutable(stream.config) and command.before > stream.log_start_offset:
+            return StreamImmutable(f"stream {command.name} is immutable: it keeps its records")
         if command.before > stream.next_offset:
             return BeyondHighWatermark(
                 f"offset {command.before} does not exist yet",
@@ -252,8 +276,39 @@ class StateMachine:
         stream = self.streams.get(command.name)
         if stream is None:
             return _unknown(command.name)
+        kept = policy.forbidden_change(stream.config, command.changes)
+        if kept is not None:
+            return StreamImmutable(f"stream {command.name} is immutable: {kept} stays", field=kept)
+        wrong = policy.contradiction({**stream.config, **command.changes})
+        if wrong is not None:
+            return InvalidRequest(f"{wrong[0]}: {wrong[1]}", field=wrong[0])
         stream.alter(command.changes, self.log_time)
         return describe(stream)
+
+    def _compact(self, command: CompactStream, index: int, term: int) -> bool | Refused:
+        """True if the stream's segments were those that the leader looked at, as they still are in
+        all but rare cases. If not, nothing happens: the leader looks again.
+        """
+        stream = self.streams.get(command.name)
+        if stream is None or command.stream_id != stream.id:
+            return _unknown(command.name)
+        if not policy.compacts(stream.config) or policy.is_immutable(stream.config):
+            return False
+        if command.run is not None:
+            if not stream.segments.replace(command.run):
+                return False
+            self.compactions.append((stream.id, command.run))
+            self._drop(stream)
+        stream.cleaned(command.cleaned_until, self.log_time)
+        return True
+
+    def compacted(self) -> None:
+        """The first of `compactions` is done. What was trimmed since then can leave the files."""
+        stream_id, _ = self.compactions.popleft()
+        for stream in self.streams.values():
+            if stream.id == stream_id:
+                self.unwritten[stream_id].log_start_offset = stream.log_start_offset
+        self.dropped = True
 
     def _register(self, command: RegisterProducer, index: int, term: int) -> tuple[int, int]:
         return self.producers.register(command.name, self.log_time)
@@ -288,6 +343,7 @@ class StateMachine:
         ReleaseLease: _release,
         DeleteGroup: _delete_group,
         Transact: _transact,
+        CompactStream: _compact,
     }
 
 

@@ -175,7 +175,7 @@ class Repairs:
     # ---- this node's damage
 
     def _take_up(self, place: Place) -> None:
-        self._peers = self._helpers()
+        self._peers = self._core.connected_members()
         if not self._peers and len(self._core.members.newest.members) > 1:
             # A start, or a cut: whoever waits goes on waiting.
             place.again_at = upstream.now() + AGAIN_S
@@ -183,13 +183,6 @@ class Repairs:
         self._current = place
         job = partial(self._stream_files.generation_at, *place.key)
         self._jobs.run(Lane.STREAMS, job, partial(self._looked, place))
-
-    def _helpers(self) -> list[str]:
-        """The nodes that may have a copy and can be asked now, the leader first."""
-        core = self._core
-        others = [member.id for member in core.members.newest.members]
-        others.sort(key=lambda node: node != core.leader_id())
-        return [each for each in others if each != core.members.node_id and core.is_connected(each)]
 
     def _looked(self, place: Place, done: Future[int | None]) -> None:
         if done.result() == place.generation:

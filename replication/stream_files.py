@@ -4,7 +4,7 @@ other.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from ..storage.batch import Batch
 from ..storage.errors import DamagedBatch
@@ -55,12 +55,21 @@ class StreamFiles:
             path, _CONFIG, files=self._files, vouched=state, on_damage=on_damage
         )
 
-    def write(self, streams: Mapping[int, Unwritten]) -> None:
-        """Append to the streams' files, without fsync, and trim them."""
+    def log(self, stream_id: int) -> Log | None:
+        """The stream's log, if it is there."""
+        return self._logs.get(stream_id)
+
+    def write(
+        self, streams: Mapping[int, Unwritten], compacting: Collection[int] = frozenset()
+    ) -> None:
+        """Append to the streams' files, without fsync, and trim them. Those in `compacting` keep
+        what is trimmed: a compaction that waits to be done needs it.
+        """
         for stream_id, unwritten in streams.items():
             log = self._logs.get(stream_id)
             if log is None:
                 continue
+            log.keeps_trimmed = stream_id in compacting
             for number, batches in enumerate(unwritten.runs):
                 if number:
                     log.roll()

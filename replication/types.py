@@ -36,6 +36,8 @@ class Append:
     if_offset: int | None = None
     producer: ProducerStamp | None = None
     idempotency_key: str | None = None
+    keyless: int = 0
+    """Records without a key: a compacted stream refuses the batch."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,4 +109,6 @@ def _why(start: int, query: ReadQuery, page: Page) -> str:
     """Say why no record came: the range is empty, none of it matched, or there is no more yet."""
     if start >= end_offset(query):
         return "until"
-    return "filtered" if page.next_offset > start else "end_of_log"
+    if page.next_offset == start:
+        return "end_of_log"
+    return "compacted" if isinstance(query.key, UnsetType) else "filtered"
