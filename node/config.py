@@ -57,6 +57,7 @@ class NodeConfig:
     election_timeout_min: int = 500
     election_timeout_max: int = 1_000
     check_quorum: int = 1_000
+    cache_bytes: int = 32 * MiB
     wal_segment_bytes: int = 64 * MiB
     wal_retain_bytes: int = 128 * MiB
     catchup_bytes_per_s: int = 200 * MiB
@@ -302,6 +303,7 @@ _ROWS = (
         "election_timeout_max", _duration(21, 60_000), "TIME", "Longest silence before a vote."
     ),
     Setting("check_quorum", _duration(10, 60_000), "TIME", "A cut-off leader steps down after it."),
+    Setting("cache_bytes", _size(MiB, 1024 * 1024 * MiB), "SIZE", "Batches in memory for readers."),
     Setting("wal_segment_bytes", _size(MiB, 1024 * MiB), "SIZE", "Size of a write-ahead log file."),
     Setting(
         "wal_retain_bytes",

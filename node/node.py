@@ -49,6 +49,7 @@ def replica_config(config: NodeConfig) -> ReplicaConfig:
             check_quorum_s=config.check_quorum / 1000,
         ),
         limits=Limits(
+            cache_bytes=config.cache_bytes,
             wal_segment_bytes=config.wal_segment_bytes,
             wal_retain_bytes=config.wal_retain_bytes,
             catchup_bytes_per_s=config.catchup_bytes_per_s,

@@ -12,6 +12,7 @@ from typing import Final, TypeAlias
 
 from ..replication.policy import contradiction
 from ..replication.types import StreamConfig
+from ..storage.codec import CODECS
 from .nearest import unknown
 from .units import GiB, KiB, MiB, parse_count, parse_duration_ms, parse_size
 
@@ -144,7 +145,7 @@ STREAM_SETTINGS: Final[Mapping[str, StreamSetting]] = {
     "max.message.bytes": StreamSetting(
         MiB, _number(parse_size, 1, ENCODED_BYTES_MAX), is_built=True
     ),
-    "compression.type": StreamSetting("none", _choice("none", "zstd", "lz4")),
+    "compression.type": StreamSetting("none", _choice(*CODECS), is_built=True),
     "dedupe.window.ms": StreamSetting(
         _DAY_MS, _number(parse_duration_ms, 1, 30 * _DAY_MS), is_built=True
     ),

@@ -15,7 +15,8 @@ from typing import Annotated, TypeAlias
 import msgspec
 from msgspec import Meta
 
-from ..storage.batch import BATCH_BYTES_MAX, BATCH_HEADER_SIZE
+from ..storage.batch import BATCH_HEADER_SIZE, BODY_BYTES_MAX
+from ..storage.codec import CODEC_NONE
 from ..storage.errors import StorageError
 from ..storage.index import POSITION_MAX
 from ..storage.log_state import Digest
@@ -23,9 +24,10 @@ from ..storage.names import SegmentName
 from ..storage.wal_frame import NUMBER_MAX, Number
 
 Timestamp: TypeAlias = Annotated[int, Meta(ge=-NUMBER_MAX - 1, le=NUMBER_MAX)]
-_Body: TypeAlias = Annotated[bytes, Meta(max_length=BATCH_BYTES_MAX - BATCH_HEADER_SIZE)]
+_Body: TypeAlias = Annotated[bytes, Meta(max_length=BODY_BYTES_MAX)]
 _Count: TypeAlias = Annotated[int, Meta(ge=1, le=2**32 - 1)]
 _Epoch: TypeAlias = Annotated[int, Meta(ge=0, le=2**32 - 1)]
+_Codec: TypeAlias = Annotated[int, Meta(ge=0, le=2**8 - 1)]
 """As wide as their fields in a batch: what is decoded can be applied."""
 
 
@@ -40,7 +42,7 @@ class BadEntry(StorageError):
 class AppendBatch(msgspec.Struct, frozen=True, array_like=True, tag=1):
     stream: str
     body: _Body
-    """Records, packed as `storage.record` does."""
+    """Records, packed as `storage.record` does, and then as `codec` says."""
     count: _Count
     record_bytes_max: int
     timestamp: Timestamp
@@ -51,7 +53,10 @@ class AppendBatch(msgspec.Struct, frozen=True, array_like=True, tag=1):
     key: str | None
     """Idempotency key."""
     digest: bytes
-    """Of the body: tells a repeat from another batch under the same key or sequence."""
+    """Of the body before it was compressed: tells a repeat from another batch under the same key or
+    sequence, through whichever node it comes.
+    """
+    codec: _Codec = CODEC_NONE
     keyless: Number = 0
     """Records without a key, which a compacted stream does not take."""
 

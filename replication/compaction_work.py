@@ -135,7 +135,7 @@ class FetchedRun:
         made = Made(self._writer.size, self._count, self._chain, self._run.bridge)
         if made != made_of(self._run):
             return Outcome.DIFFERS
-        self._writer.finish()
+        self._writer.finish(self._chain)
         swap(log, run_of(self._run), made)
         return Outcome.DONE
 

@@ -48,8 +48,8 @@ class Limits:
     """Appends that wait for their majority; above it new ones are throttled."""
     unwritten_bytes: int = 32 * MiB
     """Applied batches that wait for the streams' files; above it apply pauses."""
-    recent_bytes: int = 32 * MiB
-    """Newest batches of all streams kept in memory for readers at the tail."""
+    cache_bytes: int = 32 * MiB
+    """Batches of all streams kept in memory for readers: the newest, and those read last."""
     wal_segment_bytes: int = 64 * MiB
     wal_cache_bytes: int = 16 * MiB
     wal_retain_bytes: int = 128 * MiB

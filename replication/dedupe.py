@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 
 import msgspec
+import xxhash
 
+from ..storage.filesystem import Buffer
 from .errors import (
     IdempotencyConflict,
     OutOfOrderSequence,
@@ -26,6 +28,11 @@ WINDOW_BATCHES = 8
 """Newest receipts kept per producer and stream; a producer has fewer batches under way."""
 IMPLICIT_ID_LEAD = 1_000_000
 """A producer may bring an id of its own if it is not further ahead of the counter than this."""
+
+
+def body_digest(body: Buffer) -> bytes:
+    """Return what tells the uncompressed `body` of one batch from another's."""
+    return xxhash.xxh3_128_digest(body)
 
 
 class Appended(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -15,6 +15,7 @@ import msgspec
 
 from ..storage import checkpoint
 from ..storage.batch import NO_PRODUCER
+from ..storage.codec import codec_name
 from ..storage.errors import Damaged
 from ..storage.findings import Finding
 from ..storage.index import RELATIVE_OFFSET_MAX
@@ -221,6 +222,7 @@ class Dump:
             end_offset=batch.next_offset,
             count=batch.count,
             size=batch.size,
+            codec=codec_name(batch.codec),
             timestamp=batch.timestamp,
             max_timestamp=batch.max_timestamp,
             term=batch.term,

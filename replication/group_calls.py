@@ -17,6 +17,7 @@ from .commands import (
     ReleaseLease,
     Transact,
 )
+from .dedupe import body_digest
 from .errors import BatchTooLarge
 from .groups import describe, unknown_group
 from .reads import LocalReads
@@ -138,7 +139,8 @@ class GroupCalls(LocalReads):
             append.if_offset,
             (stamp.id, stamp.epoch, stamp.sequence) if stamp is not None else None,
             append.idempotency_key if with_key else None,
-            xxhash.xxh3_128_digest(append.body),
+            body_digest(append.body) if append.digest is None else append.digest,
+            append.codec,
             append.keyless,
         )
 

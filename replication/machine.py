@@ -150,6 +150,7 @@ class StateMachine:
             producer_epoch=epoch,
             sequence=sequence,
             chain=stream.chain,
+            codec=command.codec,
         )
         begins_segment = stream.add(batch)
         if begins_segment:
@@ -305,6 +306,7 @@ class StateMachine:
     def compacted(self) -> None:
         """The first of `compactions` is done. What was trimmed since then can leave the files."""
         stream_id, _ = self.compactions.popleft()
+        self.recent.forget_read(stream_id)
         for stream in self.streams.values():
             if stream.id == stream_id:
                 self.unwritten[stream_id].log_start_offset = stream.log_start_offset

@@ -85,6 +85,12 @@ class Vitals:
     stream_count: int
     stream_bytes: int
     damaged_places: int
+    cached_bytes: int
+    """Batches kept in memory for readers."""
+    cache_hits: int
+    """Reads of batches that were answered from memory …"""
+    cache_misses: int
+    """… and those that went to a file."""
     group_count: int
     group_lag_max: int
     """Records that the group furthest behind has before it in one stream."""

@@ -36,6 +36,8 @@ T = TypeVar("T")
 
 MEND_S = 3.0
 """A reader waits so long for damaged bytes to be mended."""
+_TIME_READ_BYTES = 1 << 16
+"""The time index leads to the batch itself, but for the newest: those are in memory."""
 
 
 class LocalReads:
@@ -179,12 +181,19 @@ class LocalReads:
         recent = self._machine.recent.read(stream.id, offset, bytes_max)
         if recent is not None:
             return recent
+        found = await self._from_files(
+            stream, offset, lambda: self._files.read(stream.id, offset, bytes_max)
+        )
+        if self._machine.streams.get(stream.name) is stream:
+            self._machine.recent.keep(stream.id, found)
+        return found
+
+    async def _from_files(self, stream: Stream, offset: int, job: Callable[[], T]) -> T:
+        """Read from `offset` on, once more where damage was mended. OffsetTrimmed."""
         deadline = asyncio.get_running_loop().time() + MEND_S
         while True:
             try:
-                return await self._on_streams_lane(
-                    lambda: self._files.read(stream.id, offset, bytes_max)
-                )
+                return await self._on_streams_lane(job)
             except OffsetOutOfRange:
                 # Trimmed meanwhile: apply moves the start before the files do.
                 _check_range(stream, offset)
@@ -260,12 +269,14 @@ class LocalReads:
         watermark if none.
         """
         stream = self._stream(name)
-        offset = stream.log_start_offset
+        offset = -1
         while offset < stream.next_offset:
             try:
-                batches = await self._batches(stream, offset, 1 << 20)
+                if offset < stream.log_start_offset:
+                    offset = await self._time_hint(stream, timestamp_ms)
+                    continue
+                batches = await self._batches(stream, offset, _TIME_READ_BYTES)
             except OffsetTrimmed:
-                offset = stream.log_start_offset
                 continue
             for batch in batches:
                 if batch.max_timestamp >= timestamp_ms:
@@ -276,6 +287,13 @@ class LocalReads:
             if not batches:
                 raise UnknownStream(f"there is no stream {name}", stream=name)
         return offset
+
+    async def _time_hint(self, stream: Stream, timestamp_ms: int) -> int:
+        """An offset before which no record is at or after `timestamp_ms`. OffsetTrimmed."""
+        start, stream_id = stream.log_start_offset, stream.id
+        return await self._from_files(
+            stream, start, lambda: self._files.find_timestamp(stream_id, timestamp_ms, start)
+        )
 
     async def _on_streams_lane(self, job: Callable[[], T]) -> T:
         result: asyncio.Future[T] = asyncio.get_running_loop().create_future()

@@ -72,7 +72,7 @@ def _recover(
     config: ReplicaConfig, folder: DataFolder, streams: StreamFiles, files: FileSystem
 ) -> Recovered:
     limits = config.limits
-    machine = StateMachine(Recent(limits.recent_bytes), limits.unwritten_bytes)
+    machine = StateMachine(Recent(limits.cache_bytes), limits.unwritten_bytes)
     finish_install(files, folder)
     sections = checkpoint.load(files, folder.path)
     states = snapshot.restore(sections, machine) if sections is not None else {}

@@ -238,6 +238,9 @@ class Replica(GroupCalls):
             len(streams),
             sum(stream.segments.size_bytes for stream in streams),
             engine.repairs.count,
+            self._machine.recent.size_bytes,
+            self._machine.recent.hits,
+            self._machine.recent.misses,
             len(self._machine.groups),
             self._machine.groups.lag_max(self._machine.streams),
         )

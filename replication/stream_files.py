@@ -84,6 +84,15 @@ class StreamFiles:
         log = self._logs.get(stream_id)
         return log.read(offset, bytes_max) if log is not None else []
 
+    def find_timestamp(self, stream_id: int, timestamp: int, start: int) -> int:
+        """An offset at or after `start` before which no record of the files is at or after
+        `timestamp` (ms). Raises OffsetOutOfRange if `start` was trimmed meanwhile; DamagedBatch.
+        """
+        log = self._logs.get(stream_id)
+        if log is None or start >= log.log_end_offset:
+            return start
+        return log.find_timestamp(timestamp, start)
+
     # ---- damage
 
     def holds(self, stream_id: int, offset: int) -> bool:

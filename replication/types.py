@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..storage.batch import Batch
+from ..storage.codec import CODEC_NONE
 
 StreamConfig = Mapping[str, int | str | bool]
 """A stream's settings under their public names (`retention.ms` …), complete: defaults filled in."""
@@ -27,7 +28,7 @@ class Append:
 
     stream: str
     body: bytes
-    """The records as `storage.record.encode_records` packs them."""
+    """The records as `storage.record.encode_records` packs them, compressed if `codec` says so."""
     count: int
     record_bytes_max: int
     """Size of the largest record, for the stream's `max.message.bytes`."""
@@ -36,6 +37,9 @@ class Append:
     if_offset: int | None = None
     producer: ProducerStamp | None = None
     idempotency_key: str | None = None
+    codec: int = CODEC_NONE
+    digest: bytes | None = None
+    """`body_digest` of the uncompressed body; None: the body is not compressed."""
     keyless: int = 0
     """Records without a key: a compacted stream refuses the batch."""
 

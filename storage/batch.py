@@ -7,7 +7,7 @@ rewritten after it was built, so the checksum covers everything but itself.
        0     4  crc             CRC-32C of bytes 4 … size
        4     2  magic           "CL"
        6     1  version         1
-       7     1  codec           of the body: 0 none
+       7     1  codec           of the body: 0 none, 1 zstd, 2 lz4 (codec.py)
        8     4  size            bytes of the whole batch, header included
       12     4  count           records in the body
       16     4  span            offsets covered: the next batch begins at base_offset + span
@@ -20,7 +20,7 @@ rewritten after it was built, so the checksum covers everything but itself.
       68     4  producer_epoch
       72     8  sequence        of the producer's batches in this stream, from 0
       80    16  chain           XXH3-128 of the whole previous batch, zeros for the first
-      96     …  body
+      96     …  body, compressed or not
 
 `span` equals `count` unless compaction removed records that were in the range: it makes batches
 anew, from what is left of one or of several, and such a batch may be without any record.
@@ -36,6 +36,7 @@ import msgspec
 from crc32c import crc32c
 from xxhash import xxh3_128_digest
 
+from .codec import CODEC_NONE, unpack
 from .errors import CorruptBatch, IncompleteBatch
 from .filesystem import Buffer
 from .record import Row, StoredRecord, decode_rows, decode_sparse_rows
@@ -43,12 +44,13 @@ from .record import Row, StoredRecord, decode_rows, decode_sparse_rows
 BATCH_HEADER_SIZE: Final = 96
 BATCH_BYTES_MAX: Final = 16 * 1024 * 1024
 """No batch is larger, and a header that claims more is corrupt."""
+BODY_BYTES_MAX: Final = BATCH_BYTES_MAX - BATCH_HEADER_SIZE
+"""Of a body, compressed or not: what it unpacks to is no larger either."""
 NO_PRODUCER: Final = 2**64 - 1
 CHAIN_START: Final = bytes(16)
 
 MAGIC: Final = int.from_bytes(b"CL", "little")
 VERSION: Final = 1
-CODEC_NONE: Final = 0
 
 _CRC = struct.Struct("<I")
 _REST = struct.Struct("<HBBIIIQqqQQQIQ16s")
@@ -95,23 +97,32 @@ class Batch(msgspec.Struct, frozen=True, gc=False):
         """Is there a record at each of its offsets?"""
         return self.count == self.span
 
-    def records(self) -> list[StoredRecord]:
-        """Decode the body; raises CorruptBatch if it is not what the header says."""
-        offsets, rows = self.rows()
+    def unpacked(self, bytes_max: int = BODY_BYTES_MAX) -> Buffer:
+        """Return the body as it was before it was compressed. Raises CorruptBatch.
+
+        UnpacksTooLarge, one of these, tells that it would be more than `bytes_max`.
+        """
+        return unpack(self.codec, self.body, bytes_max)
+
+    def records(self, unpacked: Buffer | None = None) -> list[StoredRecord]:
+        """Decode the body; raises CorruptBatch if it is not what the header says.
+
+        `unpacked` is for who has unpacked it already.
+        """
+        offsets, rows = self.rows(unpacked)
         return [
             StoredRecord(offset, self.timestamp if own is None else own, key, value, headers or {})
             for offset, (key, value, headers, own) in zip(offsets, rows, strict=True)
         ]
 
-    def rows(self) -> tuple[Sequence[int], list[Row]]:
+    def rows(self, unpacked: Buffer | None = None) -> tuple[Sequence[int], list[Row]]:
         """Return the records as they lie in the body, and their offsets; raises CorruptBatch."""
-        if self.codec != CODEC_NONE:
-            raise CorruptBatch(None, 0, f"unknown codec {self.codec}")
+        body = self.unpacked() if unpacked is None else unpacked
         offsets: Sequence[int]
         if self.is_dense:
-            rows, offsets = decode_rows(self.body), range(self.base_offset, self.next_offset)
+            rows, offsets = decode_rows(body), range(self.base_offset, self.next_offset)
         else:
-            sparse = decode_sparse_rows(self.body, self.span)
+            sparse = decode_sparse_rows(body, self.span)
             rows = [row[:4] for row in sparse]
             offsets = [self.base_offset + row[4] for row in sparse]
         if len(rows) != self.count:
@@ -142,12 +153,14 @@ def build_batch(
     producer_epoch: int = 0,
     sequence: int = 0,
     chain: bytes = CHAIN_START,
+    codec: int = CODEC_NONE,
 ) -> Batch:
     """Put a header before `body`, the `count` records as `encode_records` packs them.
 
-    The body is copied, not looked into. Only a batch with a `span` of its own, from compaction, may
-    be without records. Raises ValueError if this one is not, if the batch would pass
-    BATCH_BYTES_MAX, or if a number does not fit its field.
+    The body is copied, not looked into; with another `codec` it is compressed already
+    (`codec.pack`). Only a batch with a `span` of its own, from compaction, may be without records.
+    Raises ValueError if this one is not, if the batch would pass BATCH_BYTES_MAX, or if a number
+    does not fit its field.
     """
     size = BATCH_HEADER_SIZE + len(body)
     if span is None and count < 1:
@@ -159,7 +172,7 @@ def build_batch(
     fields = (
         MAGIC,
         VERSION,
-        CODEC_NONE,
+        codec,
         size,
         count,
         span,

@@ -90,7 +90,7 @@ class Compaction:
             self._writer.append(written)
         if is_last:
             bridge = self._cursor.digest or self._bridge()
-            self._writer.finish()
+            self._writer.finish(self._rewriter.chain)
             self.made = Made(self._writer.size, self._rewriter.count, self._rewriter.chain, bridge)
         return sum(batch.size for batch in batches)
 

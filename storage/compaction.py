@@ -8,7 +8,8 @@ Equal batches and an equal mask give equal bytes, whoever does it:
   own where its batch has another one now.
 - A batch of PASSED_BYTES_MIN or more from which nothing goes, or one that is compressed, stays as
   it is, but for its chain and checksum. Of the others such of about MERGED_BYTES are made.
-- What is made anew is not compressed: a library of another version would make other bytes.
+- What is made anew is compressed as the last batch it comes from. A library of another version may
+  make other bytes of it; whoever has to have the same as somebody else compares, and takes theirs.
 - A hole goes to the batch of the next record; where there is none, to a batch without records.
 """
 
@@ -17,7 +18,8 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 
-from .batch import CODEC_NONE, Batch, build_batch, rechained
+from .batch import Batch, build_batch, rechained
+from .codec import CODEC_NONE, pack
 from .filesystem import Buffer
 from .record import Row, SparseRow, encode_rows
 
@@ -100,9 +102,12 @@ class Rewriter:
         timestamp = rows[0][1] if rows else self._timestamp
         span = end_offset - base_offset
         newest = max((each if row[3] is None else row[3] for _, each, row in rows), default=0)
+        body = _body(rows, base_offset, timestamp, is_dense=len(rows) == span)
+        codec, body = pack(last.codec, body)
         yield self._out(
             build_batch(
-                _body(rows, base_offset, timestamp, is_dense=len(rows) == span),
+                body,
+                codec=codec,
                 count=len(rows),
                 span=span,
                 base_offset=base_offset,

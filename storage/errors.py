@@ -2,7 +2,8 @@
 
     StorageError
     ├── CorruptBatch         these bytes are no batch
-    │   └── IncompleteBatch  they end too early: torn, or not all read yet
+    │   ├── IncompleteBatch  they end too early: torn, or not all read yet
+    │   └── UnpacksTooLarge  their body stands for more than is allowed
     ├── Damaged              a file lacks or garbles bytes that were vouched for
     │   └── DamagedBatch     … a batch of a segment: names the offset to mend from
     ├── BadCopy              what was offered in the place of damaged batches is not that
@@ -34,6 +35,10 @@ class CorruptBatch(StorageError):
 
 class IncompleteBatch(CorruptBatch):
     """The bytes end before the batch at `position` does; nothing that is there contradicts it."""
+
+
+class UnpacksTooLarge(CorruptBatch):
+    """A compressed body unpacks to more bytes than whoever asked takes."""
 
 
 class Damaged(StorageError):

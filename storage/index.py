@@ -84,22 +84,22 @@ class OffsetIndex:
         return self._count
 
     def entries(self) -> list[IndexEntry]:
-        return [_unpack(entry) for entry in self._entries[: self._count].tolist()]
+        return [unpack_entry(entry) for entry in self._entries[: self._count].tolist()]
 
     def last(self) -> IndexEntry:
         """Return the newest entry, or START."""
-        return _unpack(self._entries[self._count - 1]) if self._count else START
+        return unpack_entry(self._entries[self._count - 1]) if self._count else START
 
     def find(self, relative_offset: int) -> IndexEntry:
         """Return the newest entry at or below `relative_offset`, or START."""
         key = relative_offset << 32 | _LOW
         number = bisect_right(self._entries, key, 0, self._count)
-        return _unpack(self._entries[number - 1]) if number else START
+        return unpack_entry(self._entries[number - 1]) if number else START
 
     def find_position(self, position: int) -> IndexEntry:
         """Return the newest entry at or below `position`, or START."""
         number = bisect_right(self._entries, position, 0, self._count, key=lambda each: each & _LOW)
-        return _unpack(self._entries[number - 1]) if number else START
+        return unpack_entry(self._entries[number - 1]) if number else START
 
     def add(self, relative_offset: int, position: int) -> None:
         """Take note of a batch, if the last entry is an interval away; ascending calls only."""
@@ -107,7 +107,7 @@ class OffsetIndex:
             return
         if self._count == len(self._entries):
             self._grow()
-        self._entries[self._count] = relative_offset << 32 | position
+        self._entries[self._count] = pack_entry(relative_offset, position)
         self._count += 1
 
     def replace(self, entries: Iterable[IndexEntry]) -> None:
@@ -221,8 +221,12 @@ def read_entries(files: FileSystem, path: str) -> list[IndexEntry]:
     doubt = doubt_about(entries)
     if doubt is not None:
         raise ValueError(doubt)
-    return [_unpack(entry) for entry in entries[: count_entries(entries)]]
+    return [unpack_entry(entry) for entry in entries[: count_entries(entries)]]
 
 
-def _unpack(entry: int) -> IndexEntry:
+def pack_entry(relative_offset: int, position: int) -> int:
+    return relative_offset << 32 | position
+
+
+def unpack_entry(entry: int) -> IndexEntry:
     return IndexEntry(entry >> 32, entry & _LOW)

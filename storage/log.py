@@ -32,11 +32,10 @@ from .log_state import LogState as LogState
 from .names import (
     NEW_SUFFIX,
     SegmentName,
-    index_path,
     remove_files,
     remove_new,
     segment_names,
-    store_path,
+    segment_paths,
 )
 from .record import Record, StoredRecord, encode_records
 from .recovery import cut_to_vouched, recover_last, stored_sizes, without_replaced
@@ -250,6 +249,22 @@ class Log:
             room -= sum(batch.size for batch in batches)
         return found
 
+    def find_timestamp(self, timestamp: int, start: int | None = None) -> int:
+        """Return an offset before which no record from `start` (by default all) on is at or after
+        `timestamp` (ms): the base offset of the first batch with such a record, or the log end
+        offset.
+
+        Raises DamagedBatch, OffsetOutOfRange.
+        """
+        self._check()
+        start = self.log_start_offset if start is None else start
+        if not self.log_start_offset <= start <= self.log_end_offset:
+            raise OffsetOutOfRange(start, self.log_start_offset, self.log_end_offset)
+        found = self._sealed.find_timestamp(timestamp, start)
+        if found is None and self._active is not None and self._active.size:
+            found = self._active.find_timestamp(timestamp)
+        return self.log_end_offset if found is None else max(found, start)
+
     def segment_end(self, offset: int) -> int:
         """Return where the segment that holds `offset` ends; raises OffsetOutOfRange."""
         return self._kept_segment_of(offset).next_offset
@@ -358,11 +373,10 @@ class Log:
         self._check()
         assert new.seam is not None, "no other segment takes the place of others"
         with self._writing():
-            index = index_path(self._folder, *new.name)
-            if self._files.exists(index + NEW_SUFFIX):
-                self._files.rename(index + NEW_SUFFIX, index)
-            store = store_path(self._folder, *new.name)
-            self._files.rename(store + NEW_SUFFIX, store)
+            # The store is what counts: it comes last.
+            for path in reversed(segment_paths(self._folder, new.name)):
+                if self._files.exists(path + NEW_SUFFIX):
+                    self._files.rename(path + NEW_SUFFIX, path)
             self._files.sync_folder(self._folder)
             replaced = self._sealed.replace(new)
             self._replaced.update(each.name for each in replaced)

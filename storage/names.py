@@ -16,6 +16,7 @@ from .filesystem import FileSystem
 NEW_SUFFIX: Final = ".new"
 STORE_SUFFIX: Final = ".log"
 INDEX_SUFFIX: Final = ".index"
+TIME_INDEX_SUFFIX: Final = ".times"
 _STEM: Final = re.compile(r"([0-9]{20})(?:-([1-9][0-9]{0,17}))?", re.ASCII)
 
 
@@ -35,6 +36,16 @@ def store_path(folder: str, base_offset: int, generation: int = 0) -> str:
 
 def index_path(folder: str, base_offset: int, generation: int = 0) -> str:
     return f"{folder}/{stem(base_offset, generation)}{INDEX_SUFFIX}"
+
+
+def time_index_path(folder: str, base_offset: int, generation: int = 0) -> str:
+    return f"{folder}/{stem(base_offset, generation)}{TIME_INDEX_SUFFIX}"
+
+
+def segment_paths(folder: str, name: SegmentName) -> list[str]:
+    """Return the paths of all that is of a segment, the store first; the others may be missing."""
+    suffixes = (STORE_SUFFIX, INDEX_SUFFIX, TIME_INDEX_SUFFIX)
+    return [f"{folder}/{stem(*name)}{suffix}" for suffix in suffixes]
 
 
 def parse_stem(text: str) -> SegmentName | None:
@@ -58,11 +69,11 @@ def segment_names(names: Sequence[str], suffix: str = STORE_SUFFIX) -> list[Segm
 def remove_files(
     files: FileSystem, folder: str, names: Sequence[str], keep: Collection[SegmentName]
 ) -> bool:
-    """Remove stores and indexes of segments not in `keep`; return whether there were any."""
+    """Remove the files of segments not in `keep`; return whether there were any."""
     kept = set(keep)
     paths = [
         f"{folder}/{stem(*name)}{suffix}"
-        for suffix in (STORE_SUFFIX, INDEX_SUFFIX)
+        for suffix in (STORE_SUFFIX, INDEX_SUFFIX, TIME_INDEX_SUFFIX)
         for name in segment_names(names, suffix)
         if name not in kept
     ]

@@ -44,6 +44,8 @@ class SealedSegments:
         self._known: list[SealedSegment] = []
         self._unsynced: OrderedDict[int, Segment] = OrderedDict()
         self._idle: OrderedDict[int, Segment] = OrderedDict()
+        self._newest: dict[int, int] = {}
+        """Largest timestamps, by base offset, of those that somebody asked for."""
 
     def __len__(self) -> int:
         return len(self._known)
@@ -93,6 +95,7 @@ class SealedSegments:
     def _forget(self, first: int, end: int) -> None:
         for known in self._known[first:end]:
             self.size_bytes -= known.size
+            self._newest.pop(known.base_offset, None)
             segment = self._unsynced.pop(known.base_offset, None)
             segment = segment or self._idle.pop(known.base_offset, None)
             if segment is not None:
@@ -117,6 +120,21 @@ class SealedSegments:
         """Return the segment that holds `offset`, or None if none here does."""
         known = self.holding(offset)
         return self._opened(known) if known is not None else None
+
+    def find_timestamp(self, timestamp: int, start: int) -> int | None:
+        """Return the base offset of the first batch with a record at or after `timestamp` (ms),
+        from the segment that holds `start` on; None if there is none. Raises DamagedBatch.
+        """
+        first = bisect_right(self._known, start, key=lambda known: known.next_offset)
+        for known in self._known[first:]:
+            if self._newest.get(known.base_offset, timestamp) < timestamp:
+                continue
+            segment = self._opened(known)
+            self._newest[known.base_offset] = segment.max_timestamp()
+            found = segment.find_timestamp(timestamp)
+            if found is not None:
+                return found
+        return None
 
     def last(self) -> Segment | None:
         """Return the newest, if there is one."""

@@ -17,15 +17,25 @@ from .filesystem import FileSystem
 from .guide import Guide
 from .index import START, IndexEntry, OffsetIndex
 from .mending import Gap, differing
-from .names import SegmentName, index_path, store_path
+from .names import SegmentName, index_path, store_path, time_index_path
 from .store import Store
+from .times import Times
 from .walk import Walk
 
 
 class Segment:
     """One segment, open."""
 
-    def __init__(self, base_offset: int, store: Store, index: OffsetIndex, interval: int) -> None:
+    def __init__(
+        self,
+        files: FileSystem,
+        folder: str,
+        name: SegmentName,
+        interval: int,
+        store: Store,
+        index: OffsetIndex,
+    ) -> None:
+        base_offset = name.base_offset
         self.base_offset = base_offset
         self.next_offset = base_offset
         self.last: Batch | None = None
@@ -37,13 +47,17 @@ class Segment:
         self._store = store
         self._index = index
         self._guide = Guide(store, index, base_offset, interval)
+        times_path = time_index_path(folder, *name)
+        self._times = Times(files, times_path, self._guide, base_offset, interval)
         self._interval_bytes = interval
 
     @classmethod
     def create(cls, files: FileSystem, folder: str, base_offset: int, interval: int) -> Segment:
         store = Store.create(files, store_path(folder, base_offset))
         index = OffsetIndex(files, index_path(folder, base_offset), interval)
-        return cls(base_offset, store, index, interval)
+        segment = cls(files, folder, SegmentName(base_offset), interval, store, index)
+        segment._times.begin()
+        return segment
 
     @classmethod
     def open(
@@ -106,7 +120,7 @@ class Segment:
         except BaseException:
             store.close()
             raise
-        return cls(name.base_offset, store, index, interval)
+        return cls(files, folder, name, interval, store, index)
 
     @property
     def path(self) -> str:
@@ -123,6 +137,7 @@ class Segment:
         self._store.append([batch.data for batch in batches])
         for batch in batches:
             self._index.add(batch.base_offset - self.base_offset, position)
+            self._times.add(position, batch)
             position += batch.size
         self.next_offset = batches[-1].next_offset
         self.last = batches[-1].header_only()
@@ -139,6 +154,17 @@ class Segment:
             return self._read(hint, offset, bytes_max, at_least_one=at_least_one)
 
         return self._guide.from_offset(offset, read)
+
+    def find_timestamp(self, timestamp: int) -> int | None:
+        """Return the base offset of the first batch with a record at or after `timestamp` (ms).
+
+        None if there is none. Raises DamagedBatch.
+        """
+        return self._times.find(timestamp, self.last_digest)
+
+    def max_timestamp(self) -> int:
+        """Return the largest timestamp of all records (ms); raises DamagedBatch."""
+        return self._times.max_timestamp(self.last_digest)
 
     def check(self, position: int, length: int) -> None:
         """Check all batches that reach into [position, position + length); raises DamagedBatch."""
@@ -200,12 +226,14 @@ class Segment:
     def seal(self) -> None:
         """Make the index final; nothing will be appended."""
         self._index.seal()
+        self._times.seal(self.last_digest)
 
     def sync(self) -> None:
         """Make every batch durable."""
         self._store.sync()
 
     def close(self) -> None:
+        self._times.close()
         try:
             self._index.close()
         finally:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from .batch import Batch
 from .filesystem import FileSystem
 from .index import START, IndexEntry, OffsetIndex
-from .names import NEW_SUFFIX, SegmentName, index_path, store_path
+from .names import NEW_SUFFIX, SegmentName, segment_paths
 from .store import Store
+from .time_index import TimeIndex
 
 _SYNC_BYTES = 8 * 1024 * 1024
 """Synced in pieces: at the end there is little to wait for."""
@@ -19,9 +20,10 @@ class SegmentWriter:
         """What an earlier attempt left is overwritten."""
         self._files = files
         self._base_offset = name.base_offset
-        self._paths = [path(folder, *name) + NEW_SUFFIX for path in (store_path, index_path)]
+        self._paths = [path + NEW_SUFFIX for path in segment_paths(folder, name)]
         self._interval_bytes = interval
         self._entries: list[IndexEntry] = []
+        self._times = TimeIndex(interval)
         self._unsynced_bytes = 0
         self._remove()
         self._store = Store.create(files, self._paths[0])
@@ -37,6 +39,8 @@ class SegmentWriter:
             if position - before.position >= self._interval_bytes:
                 entry = IndexEntry(batch.base_offset - self._base_offset, position)
                 self._entries.append(entry)
+            relative_offset = batch.base_offset - self._base_offset
+            self._times.add(relative_offset, position, batch.max_timestamp)
             position += batch.size
         self._unsynced_bytes += position - self._store.size
         self._store.append([batch.data for batch in batches])
@@ -44,8 +48,8 @@ class SegmentWriter:
             self._store.sync()
             self._unsynced_bytes = 0
 
-    def finish(self) -> None:
-        """Make it durable, but for its name."""
+    def finish(self, digest: bytes) -> None:
+        """Make it durable, but for its name; `digest` is that of its last batch."""
         self._store.sync()
         self._store.close()
         index = OffsetIndex(self._files, self._paths[1], self._interval_bytes)
@@ -54,6 +58,8 @@ class SegmentWriter:
             index.seal()
         finally:
             index.close()
+        if len(self._times):
+            self._times.save(self._files, self._paths[2], digest)
 
     def abandon(self) -> None:
         self._store.close()

@@ -63,6 +63,7 @@ class NodeCollector(Collector):
             yield from _raft(context.replica, status)
             yield from _peers(status)
             yield from _log(vitals)
+            yield from _cache(vitals)
             yield from _disk(vitals)
             yield from _damage(vitals)
 
@@ -157,6 +158,12 @@ def _log(vitals: Vitals) -> Iterator[Metric]:
         "Records that the group furthest behind has before it in a stream.",
         vitals.group_lag_max,
     )
+
+
+def _cache(vitals: Vitals) -> Iterator[Metric]:
+    yield _gauge("cute_cache_bytes", "Batches in memory for readers.", vitals.cached_bytes)
+    yield _counter("cute_cache_hits", "Reads answered from memory.", vitals.cache_hits)
+    yield _counter("cute_cache_misses", "Reads that went to a file.", vitals.cache_misses)
 
 
 def _disk(vitals: Vitals) -> Iterator[Metric]:

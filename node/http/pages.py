@@ -11,7 +11,9 @@ from msgspec import UnsetType
 
 from ...replication.errors import BeyondHighWatermark
 from ...replication.types import ReadResult, StreamInfo
-from ...storage.batch import Batch
+from ...storage.batch import BATCH_HEADER_SIZE, Batch
+from ...storage.codec import CODEC_NONE
+from ...storage.filesystem import Buffer
 from ...storage.record import StoredRecord
 from .context import Context
 from .levels import before_refusing
@@ -30,7 +32,7 @@ class Page:
     next_offset: int
     """Where to go on: the end of what was looked at."""
     held_bytes: int
-    """Size of the batches, counted in the node's budget for answers."""
+    """Size of the batches, and of what they unpack to, counted in the node's budget for answers."""
 
 
 async def first_offset(context: Context, query: ReadQuery, info: StreamInfo) -> int:
@@ -54,6 +56,8 @@ async def read_page(
 ) -> Page:
     """Look at about `bytes_max` bytes from `start` on; at the high watermark wait up to `wait_ms`.
 
+    Bytes are counted as they are when unpacked: a little that is compressed can be very much.
+
     Its `held_bytes` are the caller's to give back. Raises Problem `throttled`, and what
     `Replica.read` raises.
     """
@@ -63,35 +67,52 @@ async def read_page(
     except BeyondHighWatermark:
         await before_refusing(context)
         result = await replica.read(name, start, bytes_max=bytes_max, wait_ms=wait_ms)
-    held = sum(batch.size for batch in result.batches)
-    context.answers.take(held)
-    page = Page(result, [], start, held)
+    page = Page(result, [], start, 0)
     try:
-        decoded = 0
-        for batch in result.batches:
-            if not take_records(page, batch, query):
-                break
-            decoded += batch.size
-            if decoded >= _SLICE_BYTES:
-                decoded = 0
-                await asyncio.sleep(0)
+        hold(context, page, sum(batch.size for batch in result.batches))
+        await _take_batches(context, page, query, bytes_max)
     except BaseException:
-        context.answers.give_back(held)
+        context.answers.give_back(page.held_bytes)
         raise
     return page
 
 
-def take_records(page: Page, batch: Batch, query: ReadQuery) -> bool:
+def hold(context: Context, page: Page, size: int) -> None:
+    """Count `size` bytes more that the page holds. Raises Problem `throttled`."""
+    context.answers.take(size)
+    page.held_bytes += size
+
+
+async def _take_batches(context: Context, page: Page, query: ReadQuery, bytes_max: int) -> None:
+    looked_at = decoded = 0
+    for batch in page.result.batches:
+        body = batch.unpacked()
+        size = BATCH_HEADER_SIZE + len(body)
+        if looked_at and looked_at + size > bytes_max:
+            return
+        looked_at += size
+        if batch.codec != CODEC_NONE:
+            hold(context, page, len(body))
+        if not take_records(page, batch, body, query):
+            return
+        decoded += len(body)
+        if decoded >= _SLICE_BYTES:
+            decoded = 0
+            await asyncio.sleep(0)
+
+
+def take_records(page: Page, batch: Batch, body: Buffer, query: ReadQuery) -> bool:
     """Move the records of `batch` that the query wants to `page`; False once it has enough.
 
-    A batch larger than `max_bytes` is cut after the records that fit, one at least.
+    A batch whose unpacked `body` is larger than `max_bytes` is cut after the records that fit, one
+    at least.
     """
     start, end = page.next_offset, end_offset(query)
     key = None if isinstance(query.key, UnsetType) else query.key.encode()
-    bytes_left = query.max_bytes if batch.size > query.max_bytes else None
+    bytes_left = query.max_bytes if BATCH_HEADER_SIZE + len(body) > query.max_bytes else None
     if start >= end:
         return False
-    for record in batch.records():
+    for record in batch.records(body):
         if record.offset < start:
             continue
         if record.offset >= end:

@@ -20,6 +20,7 @@ from ...storage.record import Record, encode_records, record_size
 from ..streams_config import ENCODED_BYTES_MAX
 from .answers import answer
 from .bodies import Form, read_struct
+from .compression import compressed
 from .context import Context, context_of
 from .levels import LEVEL_TIMEOUT_S, with_stream
 from .problems import Problem, invalid
@@ -156,6 +157,7 @@ async def append(request: web.Request, query: WriteQuery) -> web.Response:
     body = await read_struct(request, APPEND_FORM)
     records = await to_records(body)
     batch = build_append(stream, body, records, key, record_bytes_limit(context, stream))
+    batch = await compressed(context, batch)
     receipt = await context.live_replica().append(batch, timeout_s=query.timeout_ms / 1000)
     return answer(request, describe(receipt))
 

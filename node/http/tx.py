@@ -14,6 +14,7 @@ from msgspec import UNSET, Meta, UnsetType
 from ...replication.types import Append, OffsetCommit, Transaction
 from .answers import answer
 from .bodies import Form, read_struct
+from .compression import compressed
 from .context import Context, context_of
 from .groups import LeaseNumber, lease_number
 from .problems import Problem, invalid
@@ -101,7 +102,8 @@ async def _append_of(context: Context, part: JsonPart | MsgpackPart, at: int) ->
         stream = checked_name("stream", part.stream, writes=True)
         records = await to_records(part)
         limit = record_bytes_limit(context, stream)
-        return build_append(stream, part, records, record_bytes_limit=limit)
+        append = build_append(stream, part, records, record_bytes_limit=limit)
+    return await compressed(context, append)
 
 
 def _commits_of(parts: Sequence[CommitPart]) -> list[OffsetCommit]:

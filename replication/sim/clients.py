@@ -13,6 +13,7 @@ from typing import Any
 
 import xxhash
 
+from ...storage.codec import CODEC_NONE, pack
 from ...storage.record import Record, encode_records
 from ..coalescer import Pending
 from ..commands import (
@@ -110,6 +111,8 @@ class Appender(Caller):
         self._history = history
         self._number = number
         self._kind = ("key", "producer", "plain", "condition")[number % 4]
+        self._compresses = world.seed % 4 == 2
+        """Now so, now otherwise, a repeat too: as nodes of other settings and versions would."""
         self._producer: tuple[int, int] | None = None
         self._sequences = dict.fromkeys(STREAMS, 0)
 
@@ -170,9 +173,11 @@ class Appender(Caller):
         self.call(partial(self._command, operation), partial(self._ended, operation, then))
 
     def _command(self, operation: Operation, node: SimNode) -> Command:
+        wanted = (operation.number + operation.attempts) % 3 if self._compresses else CODEC_NONE
+        codec, body = pack(wanted, operation.body)
         return AppendBatch(
             operation.stream,
-            operation.body,
+            body,
             len(operation.values),
             max(map(len, operation.values)),
             _wall_ms(self.world, node),
@@ -181,6 +186,7 @@ class Appender(Caller):
             operation.producer,
             operation.key,
             xxhash.xxh3_128_digest(operation.body),
+            codec,
         )
 
     def _ended(self, operation: Operation, then: Callable[[], None], outcome: Any) -> None:

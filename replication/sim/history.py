@@ -7,7 +7,6 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ...storage.record import decode_records
 from ..types import Receipt
 
 if TYPE_CHECKING:
@@ -101,8 +100,3 @@ class History:
             elif offset < newest:
                 text = f"append {operation.number}, begun at {at:.6f}, is at {offset} in {stream}"
                 checks.violate("order", f"{text}, before {newest}")
-
-
-def values_in(body: bytes | memoryview) -> list[bytes]:
-    """The values of the records in a batch's body."""
-    return [record.value or b"" for record in decode_records(body)]

@@ -15,7 +15,7 @@ from .checks import Checks, Violation
 from .clients import STREAMS, Appender, StreamOwner
 from .clock import NodeClock
 from .faults import Faults
-from .history import History, values_in
+from .history import History
 from .modes import MODES, Mode
 from .node import SimNode
 from .patching import patched
@@ -217,7 +217,7 @@ class Simulation:
 
 
 def _values(batches: list[Batch]) -> list[bytes]:
-    return [value for batch in batches for value in values_in(batch.body)]
+    return [record.value or b"" for batch in batches for record in batch.records()]
 
 
 def _describe(node: SimNode) -> str:

@@ -91,6 +91,7 @@ def test_a_dump_shows_every_entry_batch_and_section(capsys: pytest.CaptureFixtur
     }
     batches = [row for row in rows if row["kind"] == "batch" and row["stream"] == "orders"]
     assert [row["end_offset"] for row in batches][:-1] == [row["offset"] for row in batches][1:]
+    assert {row["codec"] for row in batches} == {"none"}
     assert any(row["is_durable"] for row in batches)
     assert not all(row["is_durable"] for row in batches)
     assert {"mark", "meta", "stream_row", "key_rows", "producer_rows", "segment"} <= {

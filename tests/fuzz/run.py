@@ -18,6 +18,7 @@ import os
 import random
 import re
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -34,7 +35,9 @@ INPUT_BYTES_MAX = 2048
 SEED_COUNT, SEED_BYTES = 16, 400
 """Random inputs to begin with: a target that spends its input on choices needs long ones."""
 INPUT_S_MAX = 10
-"""An input that takes longer is a finding: an endless loop, or one that might as well be."""
+"""An input that takes more CPU time is a finding: an endless loop, or as good as one."""
+STALL_S_MAX = 900
+"""As much by the clock, for loops outside of Python; machines stop for minutes now and then."""
 MEMORY_BYTES_MAX = 256 << 20
 """Address space on top of what the interpreter and its libraries take."""
 
@@ -72,8 +75,20 @@ def fuzz(target: str, options: list[str]) -> None:
     limit = used + MEMORY_BYTES_MAX
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     logging.disable(logging.CRITICAL)
-    atheris.Setup([sys.argv[0], *options], function)
+    atheris.Setup([sys.argv[0], *options], within_time(function))
     atheris.Fuzz()
+
+
+def within_time(function: Callable[[bytes], None]) -> Callable[[bytes], None]:
+    def end(*_: object) -> None:
+        raise TimeoutError(f"more than {INPUT_S_MAX} s of CPU time")
+
+    def limited(data: bytes) -> None:
+        signal.setitimer(signal.ITIMER_VIRTUAL, INPUT_S_MAX)
+        function(data)
+
+    signal.signal(signal.SIGVTALRM, end)
+    return limited
 
 
 def campaign(target: str, seconds: int) -> Outcome:
@@ -87,7 +102,7 @@ def campaign(target: str, seconds: int) -> Outcome:
         f"-max_total_time={seconds}",
         f"-max_len={INPUT_BYTES_MAX}",
         "-len_control=10",
-        f"-timeout={INPUT_S_MAX}",
+        f"-timeout={STALL_S_MAX}",
         "-rss_limit_mb=2048",
         "-print_final_stats=1",
         f"-artifact_prefix={folder}/found-",

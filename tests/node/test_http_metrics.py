@@ -210,6 +210,19 @@ async def test_damage_that_nobody_can_mend_is_told(start_node) -> None:
     assert place == {"stream": "orders", "segment": 0, "position": 0, "offset": 0}
 
 
+async def test_reads_from_memory_and_from_files_are_counted(start_node) -> None:
+    node = await start_node()
+    await node.create("orders")
+    await node.append("orders", "a" * 1000)
+    await node.restart()
+    for hits, misses in ((0, 1), (1, 1), (2, 1)):
+        await node.call("GET", f"{RECORDS}?offset=0&max_bytes=1000", status=200)
+        seen = await scrape(node)
+        assert seen.value("cute_cache_hits_total") == hits
+        assert seen.value("cute_cache_misses_total") == misses
+    assert 1000 < seen.value("cute_cache_bytes") < 2000
+
+
 async def test_a_scrub_is_counted(start_node, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scrub, "FIRST_S", 0.0)
     node = await start_node()

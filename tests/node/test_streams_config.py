@@ -16,7 +16,6 @@ OTHER_THAN_DEFAULT = {
     "max.compaction.lag.ms": 1,
     "min.cleanable.dirty.ratio": 0.6,
     "delete.retention.ms": 1,
-    "compression.type": "zstd",
     "immutable": True,
     "durability": "relaxed",
 }

@@ -16,7 +16,7 @@ SHORT_LOG = Limits(
     wal_cache_bytes=8 << 10,
     wal_retain_bytes=16 << 10,
     checkpoint_bytes=64 << 10,
-    recent_bytes=16 << 10,
+    cache_bytes=16 << 10,
 )
 VALUE_BYTES = 2_000
 

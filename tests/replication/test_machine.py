@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import msgspec
 import pytest
 
 from cute_logger.replication import snapshot
@@ -235,6 +236,21 @@ def test_a_snapshot_restores_everything_apply_decides_by(applied: Applied) -> No
     assert before == after
     assert applied.machine.streams["s"].chain == restored.machine.streams["s"].chain
     assert restored.machine.cluster_id == "one"
+
+
+def test_a_batch_says_how_its_body_is_compressed(applied: Applied) -> None:
+    for codec in (0, 1, 2, 255):
+        applied.append(b"a", codec=codec)
+    batches = applied.machine.recent.read(1, 0, 1 << 20)
+    assert batches is not None
+    assert [batch.codec for batch in batches] == [0, 1, 2, 255]
+
+
+def test_an_append_from_before_there_were_codecs_is_not_compressed(applied: Applied) -> None:
+    *fields, codec = msgspec.to_builtins(applied.batch(b"a"), builtin_types=(bytes,))
+    assert codec == 0
+    (command,) = decode_commands(memoryview(msgspec.msgpack.encode([fields])))
+    assert command == applied.batch(b"a")
 
 
 def test_commands_survive_encoding() -> None:

@@ -17,7 +17,7 @@ from cute_logger.storage.batch import parse_batch
 from cute_logger.storage.errors import Damaged
 from support.replicas import Cluster, MakeCluster, append_of, until
 
-ON_READ = Limits(recent_bytes=1 << 10, scrub_bytes_per_s=0)
+ON_READ = Limits(cache_bytes=1 << 10, scrub_bytes_per_s=0)
 """Reads come from the disk, and nobody looks for damage unasked."""
 SCRUBBED = dataclasses.replace(ON_READ, scrub_bytes_per_s=64 << 20, scrub_pause_s=0.05)
 VALUES = [b"%04d" % number * 100 for number in range(300)]

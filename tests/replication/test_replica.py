@@ -28,7 +28,7 @@ SMALL = Limits(
     wal_segment_bytes=32 << 10,
     wal_cache_bytes=8 << 10,
     checkpoint_bytes=64 << 10,
-    recent_bytes=16 << 10,
+    cache_bytes=16 << 10,
 )
 
 

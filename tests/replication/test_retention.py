@@ -15,7 +15,7 @@ from cute_logger.replication.segments import SegmentRow, Segments
 from cute_logger.replication.stream import Stream
 from support.replicas import Cluster, MakeCluster, until
 
-FAST = Limits(retention_period_s=0.05, checkpoint_after_trim_s=0.05, recent_bytes=2000)
+FAST = Limits(retention_period_s=0.05, checkpoint_after_trim_s=0.05, cache_bytes=2000)
 VALUE = bytes(1000)
 
 

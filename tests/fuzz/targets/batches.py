@@ -105,6 +105,7 @@ def _built(batch: Batch) -> Batch:
         producer_epoch=batch.producer_epoch,
         sequence=batch.sequence,
         chain=batch.chain,
+        codec=batch.codec,
     )
 
 
