@@ -127,9 +127,9 @@ class Snapshot:
         yield _encoder.encode(self.meta)
         for row in self._streams:
             log = logs[row.id]
-            left = [run for run in row.compactions if run.inputs[0] in log.names()]
+            left = _undone(row.compactions, log)
             row = msgspec.structs.replace(row, log=log.to_list(), compactions=left)
-            assert _is_of(row, log), "the files are not cut as apply decided"
+            assert _is_of(row, log), f"the files are not cut as apply decided: {row}"
             yield _encoder.encode(row)
         for name, keys in self._keys.items():
             for rows in _chunks(keys):
@@ -242,6 +242,16 @@ def _log_state(row: StreamRow) -> LogState:
     if state.log_end_offset != row.next_offset or row.log_start_offset > row.next_offset:
         raise BadCheckpoint(f"stream {row.name}: its files end elsewhere")
     return state
+
+
+def _undone(runs: list[CompactedRun], state: LogState) -> list[CompactedRun]:
+    """Those whose segments are among the files, or are made by one before them."""
+    names, undone = set(state.names()), []
+    for run in runs:
+        if run.inputs[0] in names:
+            undone.append(run)
+            names.add(SegmentName(run.base_offset, run.generation))
+    return undone
 
 
 def _is_of(row: StreamRow, state: LogState) -> bool:

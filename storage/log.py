@@ -225,10 +225,13 @@ class Log:
         extents = self._extents()
         return extents[0][0] if extents else self.log_end_offset
 
-    def read(self, offset: int, bytes_max: int, *, below_start: bool = False) -> list[Batch]:
+    def read(
+        self, offset: int, bytes_max: int, *, below_start: bool = False, end: int | None = None
+    ) -> list[Batch]:
         """Return whole batches from the one that holds `offset`; none at the log end.
 
-        One at least, further ones as long as all together stay within `bytes_max`; across segments.
+        One at least, further ones as long as all together stay within `bytes_max`; across segments,
+        but none that begins at or behind `end`, if a segment does.
         Reads, and keeps in memory while the batches live, little more than it returns. Raises
         OffsetOutOfRange (`below_start`: only below `first_offset`), and DamagedBatch where a batch
         is not what was written.
@@ -239,7 +242,8 @@ class Log:
             raise OffsetOutOfRange(offset, start, self.log_end_offset)
         found: list[Batch] = []
         room = bytes_max
-        while offset < self.log_end_offset and (room > 0 or not found):
+        end_offset = self.log_end_offset if end is None else min(end, self.log_end_offset)
+        while offset < end_offset and (room > 0 or not found):
             segment = self._segment_of(offset)
             batches = segment.read(offset, room, at_least_one=not found)
             found += batches

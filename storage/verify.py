@@ -40,7 +40,7 @@ def read_verified(
         at = Cursor(log.first_offset, swaps=log.swaps)
     if at.swaps != log.swaps:
         at = Cursor(log.segment_start(at.offset), swaps=log.swaps)
-    batches = log.read(at.offset, bytes_max, below_start=True)
+    batches = log.read(at.offset, bytes_max, below_start=True, end=end)
     if end is not None:
         batches = [batch for batch in batches if batch.base_offset < end]
     for batch in batches:

@@ -28,6 +28,7 @@ from ..machine import StateMachine
 from ..members import Config
 from ..recent import Recent
 from ..types import Receipt
+from .keyed import KeyedRecords
 from .node import DATA
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ class Checks:
         """The term in which each of them was committed at the latest."""
         self._bodies: dict[tuple[int, int], bytes] = {}
         """The body of each batch, by stream id and first offset."""
+        self.keyed = KeyedRecords(self)
         self._seen: dict[str, Seen] = {}
         self._configs: dict[int, Config] = {}
 
@@ -169,9 +171,13 @@ class Checks:
                 stream = machine.streams.get(item.stream)
                 if not result.duplicate and stream is not None:
                     self._bodies[stream.id, result.first_offset] = item.body
+                    self.keyed.note(stream, item, result)
 
     def check_batches(self, where: str, stream_id: int, batches: list[Batch]) -> None:
         """Batches that were read are those that were applied."""
+        if self.keyed.knows(stream_id):
+            self.keyed.check(where, stream_id, batches)
+            return
         for batch in batches:
             if self._bodies.get((stream_id, batch.base_offset)) != bytes(batch.body):
                 text = f"{where}: stream {stream_id} at {batch.base_offset}"
