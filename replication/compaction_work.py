@@ -4,13 +4,14 @@ streams lane, a short job at a time.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from ..storage.cleaner import Cleaner, Group, MaskReader, WrongMask
 from ..storage.compacting import Compaction, Made, Run, swap
 from ..storage.compaction import pack_mask, unpack_mask
-from ..storage.errors import OffsetOutOfRange
+from ..storage.errors import DamagedBatch, OffsetOutOfRange
 from ..storage.log import Log
 from ..storage.names import SegmentName
 from ..storage.segment_writer import SegmentWriter
@@ -21,12 +22,22 @@ from .stream_files import StreamFiles
 
 STEP_BYTES = 64 << 10
 
+T = TypeVar("T")
+
 
 class Outcome(Enum):
     GOES_ON = "goes on"
     WAITS = "the segments are not written yet"
     DONE = "done"
     DIFFERS = "not what the leader made"
+
+
+def or_damage(step: Callable[[], T]) -> T | DamagedBatch:
+    """Damage is no failure of a job: it is to be mended."""
+    try:
+        return step()
+    except DamagedBatch as damage:
+        return damage
 
 
 def run_of(run: CompactedRun) -> Run:

@@ -26,7 +26,7 @@ from . import upstream
 from .borrowing import Borrowing
 from .commands import Command, CompactedRun, CompactStream
 from .compaction import due_pass
-from .compaction_work import Outcome, PassWork, RunWork, Step
+from .compaction_work import Outcome, PassWork, RunWork, Step, or_damage
 from .config import Limits
 from .jobs import Jobs
 from .machine import StateMachine
@@ -139,17 +139,17 @@ class Compactor:
                 # Another leader's: the segments that this pass looks at are about to change.
                 self._end_pass()
             work = self._work = RunWork(self._stream_files, stream_id, run, made)
-        self._run(work.step, partial(self._run_stepped, work))
+        self._run(partial(or_damage, work.step), partial(self._run_stepped, work))
 
-    def _run_stepped(self, work: RunWork, done: Future[tuple[int, Outcome]]) -> None:
-        try:
-            size, outcome = done.result()
-        except DamagedBatch as damage:
+    def _run_stepped(self, work: RunWork, done: Future[tuple[int, Outcome] | DamagedBatch]) -> None:
+        result = done.result()
+        if isinstance(result, DamagedBatch):
             self._spend(0)
             self._forget_work()
             self._pause_until(upstream.now() + AGAIN_S)
-            self._repairs.report(work.stream_id, damage, partial(self._repaired, work.run))
+            self._repairs.report(work.stream_id, result, partial(self._repaired, work.run))
             return
+        size, outcome = result
         self._spend(size)
         if not self._is_first(work.run):
             self._forget_work()
@@ -206,15 +206,14 @@ class Compactor:
                 return
             keys_max = self._limits.compaction_keys_max
             work = self._pass = PassWork(self._stream_files, plan, keys_max)
-        self._run(work.step, partial(self._pass_stepped, work))
+        self._run(partial(or_damage, work.step), partial(self._pass_stepped, work))
 
-    def _pass_stepped(self, work: PassWork, done: Future[Step | None]) -> None:
-        try:
-            step = done.result()
-        except DamagedBatch as damage:
+    def _pass_stepped(self, work: PassWork, done: Future[Step | DamagedBatch | None]) -> None:
+        step = done.result()
+        if isinstance(step, DamagedBatch):
             self._spend(0)
             self._end_pass()
-            self._repairs.report(work.plan.stream_id, damage)
+            self._repairs.report(work.plan.stream_id, step)
             return
         self._spend(step.size if step is not None else 0)
         if work is not self._pass:

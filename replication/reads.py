@@ -247,6 +247,8 @@ class LocalReads:
             if not batches:
                 break
             for batch in batches:
+                if batch.base_offset >= end:
+                    break
                 newest.append((batch.base_offset, batch.count))
                 held += batch.count
                 while newest and held - newest[0][1] >= count:

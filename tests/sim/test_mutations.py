@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pytest
 
-from support.mutations import damage, log, members, snapshots  # noqa: F401
+from support.mutations import compaction, damage, log, members, snapshots  # noqa: F401
 from support.mutations.registry import MUTATIONS, SEEDS, play
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
-from support.mutations import damage, log, members, snapshots  # noqa: F401
+from support.mutations import compaction, damage, log, members, snapshots  # noqa: F401
 from support.mutations.registry import MUTATIONS, SEEDS, Mutation, play
 
 TESTS = Path(__file__).parents[2] / "sim"
