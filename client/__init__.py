@@ -47,6 +47,7 @@ from .group_answers import (
     TxCommit,
     TxReceipt,
 )
+from .index_answers import IndexInfo, SearchPage
 from .producer import BatchingProducer
 from .record import Record
 from .sync_client import Client, SyncProducer
@@ -68,6 +69,7 @@ __all__ = [
     "GroupInfo",
     "GroupPosition",
     "IdempotencyConflict",
+    "IndexInfo",
     "InvalidRequest",
     "Lease",
     "LeaseInfo",
@@ -87,6 +89,7 @@ __all__ = [
     "Record",
     "RecordTooLarge",
     "Refused",
+    "SearchPage",
     "ShuttingDown",
     "StreamExists",
     "StreamInfo",

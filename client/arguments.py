@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from .wire import IDEMPOTENCY_KEY, STREAM_NAME
+from .wire import IDEMPOTENCY_KEY, INDEX_NAME, STREAM_NAME
 
 
 def checked_stream(name: object) -> str:
@@ -13,6 +13,14 @@ def checked_stream(name: object) -> str:
 
 def checked_group(name: object) -> str:
     return _checked_name("group", name)
+
+
+def checked_index(name: object) -> str:
+    if not isinstance(name, str):
+        raise TypeError(f"index: a name is wanted, not {type(name).__name__}")
+    if not INDEX_NAME.fullmatch(name):
+        raise ValueError(f"index: {name!r} does not match [a-z0-9][a-z0-9._-]{{0,63}}")
+    return name
 
 
 def _checked_name(what: str, name: object) -> str:

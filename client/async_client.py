@@ -40,6 +40,7 @@ from .connection import SessionToken
 from .endpoints import Endpoints
 from .errors import Refused, UnknownStream
 from .group_calls import GroupCalls
+from .index_calls import IndexCalls
 from .lanes import LanePool, Stamp
 from .producer import BATCH_RECORDS_MAX, BatchingProducer, ProducerConfig
 from .read_options import ReadOptions
@@ -54,7 +55,7 @@ PAGE_BYTES = 4 * 1024 * 1024
 Value = Record | bytes | str | None
 
 
-class AsyncClient(GroupCalls):
+class AsyncClient(GroupCalls, IndexCalls):
     """One session with a cluster, used on one event loop.
 
     Reads see what this client wrote or has read before, whichever node answers them. Every call

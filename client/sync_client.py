@@ -14,6 +14,7 @@ from .answers import ClusterInfo, NodeInfo, Page, Receipt, StreamInfo
 from .async_client import DEFAULT_TIMEOUT_S, AsyncClient, Value
 from .group_answers import CommitReceipt, GroupInfo, Lease, TxAppend, TxCommit, TxReceipt
 from .group_calls import LEASE_TTL_MS
+from .index_answers import IndexInfo, SearchPage
 from .producer import BatchingProducer
 from .record import Record
 from .tail import OnGap
@@ -48,7 +49,9 @@ class _LoopThread:
             future.cancel()
             raise
 
-    def iterate(self, pages: AsyncGenerator[Page, None]) -> Iterator[Record]:
+    def iterate(
+        self, pages: AsyncGenerator[Page, None] | AsyncGenerator[SearchPage, None]
+    ) -> Iterator[Record]:
         """Yield the records page by page: one change of threads per page."""
         try:
             while True:
@@ -67,7 +70,9 @@ class _LoopThread:
             self._thread.join()
 
 
-async def _next(pages: AsyncGenerator[Page, None]) -> Page:
+async def _next(
+    pages: AsyncGenerator[Page, None] | AsyncGenerator[SearchPage, None],
+) -> Page | SearchPage:
     return await anext(pages)
 
 
@@ -245,6 +250,46 @@ class Client:
                 appends, commits, idempotency_key=idempotency_key, timeout=timeout
             )
         )
+
+    def create_index(
+        self,
+        stream: str,
+        name: str,
+        on: str,
+        *,
+        kind: str = "btree",
+        timeout: float | None = None,
+    ) -> IndexInfo:
+        """See `AsyncClient.create_index`."""
+        return self._thread.run(
+            self._client.create_index(stream, name, on, kind=kind, timeout=timeout)
+        )
+
+    def drop_index(self, stream: str, name: str, *, timeout: float | None = None) -> None:
+        """See `AsyncClient.drop_index`."""
+        self._thread.run(self._client.drop_index(stream, name, timeout=timeout))
+
+    def index(self, stream: str, name: str, *, timeout: float | None = None) -> IndexInfo:
+        """See `AsyncClient.index`."""
+        return self._thread.run(self._client.index(stream, name, timeout=timeout))
+
+    def indexes(self, stream: str, *, timeout: float | None = None) -> list[IndexInfo]:
+        """See `AsyncClient.indexes`."""
+        return self._thread.run(self._client.indexes(stream, timeout=timeout))
+
+    def search(self, stream: str, index: str, **terms: Any) -> Iterator[Record]:
+        """See `AsyncClient.search`."""
+        return self._thread.iterate(self._client.search_pages(stream, index, **terms))
+
+    def search_page(self, stream: str, index: str, **terms: Any) -> SearchPage:
+        """See `AsyncClient.search_page`."""
+        return self._thread.run(self._client.search_page(stream, index, **terms))
+
+    def get(
+        self, stream: str, key: bytes | str, *, as_of: int | None = None, **options: Any
+    ) -> Record:
+        """See `AsyncClient.get`."""
+        return self._thread.run(self._client.get(stream, key, as_of=as_of, **options))
 
     def create_stream(
         self,

@@ -39,6 +39,7 @@ RETRY_AFTER_HEADER = "Retry-After"
 
 STREAM_NAME = re.compile(r"[a-z0-9_][a-z0-9._-]{0,127}", re.ASCII)
 """A leading `_` is reserved for the system's streams: readable, not to be created."""
+INDEX_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII)
 IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,256}", re.ASCII)
 """It travels in a header."""
 
@@ -180,12 +181,13 @@ def path_of(*segments: str) -> str:
 def query_of(parameters: Mapping[str, int | str | bytes | None]) -> str:
     """Return a query string with its `?`, without the parameters that are None."""
     text = "&".join(
-        f"{name}={_quoted(value)}" for name, value in parameters.items() if value is not None
+        f"{name}={quoted(value)}" for name, value in parameters.items() if value is not None
     )
     return f"?{text}" if text else ""
 
 
-def _quoted(value: int | str | bytes) -> str:
+def quoted(value: int | str | bytes) -> str:
+    """Return a value as it stands in an address."""
     return quote_from_bytes(value if isinstance(value, bytes) else str(value).encode(), safe="")
 
 

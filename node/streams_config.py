@@ -21,6 +21,8 @@ Given: TypeAlias = int | float | str | bool
 
 ENCODED_BYTES_MAX: Final = 4 * MiB
 """The records of one append, packed; no record can be larger."""
+RECORDS_MAX: Final = 10_000
+"""Of one append."""
 
 
 class StreamConfigError(ValueError):

@@ -183,6 +183,22 @@ class CompactStream(msgspec.Struct, frozen=True, array_like=True, tag=13):
     timestamp: Timestamp
 
 
+class CreateIndex(msgspec.Struct, frozen=True, array_like=True, tag=14):
+    """Give a stream an index, or one that it has another definition."""
+
+    stream: str
+    name: str
+    kind: str
+    on: str
+    timestamp: Timestamp
+
+
+class DropIndex(msgspec.Struct, frozen=True, array_like=True, tag=15):
+    stream: str
+    name: str
+    timestamp: Timestamp
+
+
 Command: TypeAlias = (
     AppendBatch
     | CreateStream
@@ -197,6 +213,8 @@ Command: TypeAlias = (
     | DeleteGroup
     | Transact
     | CompactStream
+    | CreateIndex
+    | DropIndex
 )
 
 _encoder = msgspec.msgpack.Encoder()

@@ -98,6 +98,8 @@ class ReplicaConfig:
     """Base URL told to the other nodes, so that they can forward to this one."""
     timing: Timing = field(default_factory=Timing)
     limits: Limits = field(default_factory=Limits)
+    index_folder: str | None = None
+    """Where secondary indexes are, on a real disk, if not in `data`; nothing is synced there."""
 
     @property
     def address(self) -> Address:

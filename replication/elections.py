@@ -32,6 +32,12 @@ from .upstream import CANDIDATE, FOLLOWER, LEADER, Stock, now
 logger = logging.getLogger(__name__)
 
 
+RANKS = 4
+"""Turns between the shortest election timeout and the longest."""
+RANK_JITTER = 0.8
+"""Share of a turn within which its holder begins."""
+HEAD_START_S = 0.01
+
 _NOBODY = ""
 """No folder's incarnation: the vote of a seat that nobody fills."""
 
@@ -199,8 +205,8 @@ class Elections(SyncObj):  # type: ignore[misc]
         self.gate.forget(peer)
         self.gate._onNodeDisconnected(node)
         if node == self._leader and self._state == FOLLOWER:
+            self._deadline = min(self._deadline, now() + self._head_start())
             self._leader, self._heard = None, float("-inf")
-            self._deadline = min(self._deadline, now() + 0.3 * self._election_timeout())
 
     def _expect_leader(self) -> None:
         """Called while connections are made, as after a power failure. A leader speaks at once when
@@ -212,7 +218,7 @@ class Elections(SyncObj):  # type: ignore[misc]
         gathered = self._quorum(1 + len(here)) if self.members.is_known else here == self._others
         if gathered and self._leader is None and self._state == FOLLOWER:
             self._pre_vote = None
-            self._deadline = min(self._deadline, now() + 0.3 * self._election_timeout())
+            self._deadline = min(self._deadline, now() + self._head_start())
 
     def still_receiving(self, peer: str) -> None:
         """Part of a message of `peer` arrived: as good as a heartbeat if it leads."""
@@ -223,6 +229,26 @@ class Elections(SyncObj):  # type: ignore[misc]
 
     def _election_timeout(self) -> float:
         return float(self._SyncObj__generateRaftTimeout())
+
+    def _head_start(self) -> float:
+        """How long to wait for others when no timer has to show that the leader is gone."""
+        return HEAD_START_S + (self._election_timeout() - self.timing.election_timeout_s_min) / 2
+
+    def _SyncObj__generateRaftTimeout(self) -> float:  # noqa: N802
+        """One after the other: who has the lowest id asks first, so that votes do not split, and
+        the wait is not longer than needed. The next one's turn comes if that one cannot win.
+        """
+        shortest, longest = self.timing.election_timeout_s_min, self.timing.election_timeout_s_max
+        dice = (super()._SyncObj__generateRaftTimeout() - shortest) / (longest - shortest)
+        share = (self._rank() + RANK_JITTER * dice) / RANKS
+        return float(shortest + (longest - shortest) * min(1.0, share))
+
+    def _rank(self) -> int:
+        """How many of the voters that may follow the leader come first."""
+        leader = self.leader_id()
+        return sum(
+            voter < self.node_id for voter in self.members.newest.voters() if voter != leader
+        )
 
     def _quorum(self, count: int) -> bool:
         return count > (len(self._others) + 1) / 2

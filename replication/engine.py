@@ -34,6 +34,8 @@ from .config import Limits
 from .errors import NoLeader
 from .exchange import SnapshotExchange
 from .gate import Gate
+from .index_files import IndexFiles
+from .indexer import Indexer
 from .jobs import Jobs
 from .journal import RaftJournal
 from .machine import StateMachine
@@ -74,6 +76,7 @@ class Engine:
         journal: RaftJournal,
         machine: StateMachine,
         stream_files: StreamFiles,
+        index_files: IndexFiles,
         folder: DataFolder,
         files: FileSystem,
         limits: Limits,
@@ -135,6 +138,15 @@ class Engine:
             propose=self._propose_later,
             wall_ms=runtime.wall_ms,
             wake=self.pump,
+        )
+        self.indexer = Indexer(
+            jobs=self._jobs,
+            machine=machine,
+            stream_files=stream_files,
+            files=index_files,
+            measures=measures,
+            damages=self.repairs,
+            is_short=self.capacity.is_short,
         )
         self.snapshots = SnapshotExchange(
             jobs=self._jobs,
@@ -271,6 +283,7 @@ class Engine:
             is_serving=self.snapshots.pinned_index is not None,
             is_fetching=self.snapshots.fetching_index is not None,
         )
+        self.indexer.poll(upstream.now(), is_synced=self.core.synced)
         self.persistence.poll(self.snapshots.pinned_index, is_synced=self.core.synced)
         if self.core.members.changes != self._announced_members:
             self._announced_members = self.core.members.changes

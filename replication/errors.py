@@ -12,6 +12,10 @@
     │   ├── UnknownMember        no node of that id is a member
     │   ├── UnknownStream        ┐
     │   ├── UnknownGroup         │
+    │   ├── UnknownIndex         │
+    │   ├── UnknownKey           │
+    │   ├── TooManyIndexes       │
+    │   ├── BadSearch            │
     │   ├── StreamExists         │
     │   ├── InvalidRequest       │
     │   ├── StreamImmutable      │
@@ -129,6 +133,26 @@ class UnknownStream(Refused):
 
 class UnknownGroup(Refused):
     code = "unknown_group"
+
+
+class UnknownIndex(Refused):
+    code = "unknown_index"
+
+
+class UnknownKey(Refused):
+    """No record has the key, or the newest one that has it is a tombstone."""
+
+    code = "unknown_key"
+
+
+class TooManyIndexes(Refused):
+    code = "invalid_request"
+
+
+class BadSearch(Refused):
+    """What is asked for makes no sense of this index; `field` says which part."""
+
+    code = "invalid_request"
 
 
 class StreamExists(Refused):

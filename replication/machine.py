@@ -26,9 +26,11 @@ from .commands import (
     CommitOffset,
     CompactedRun,
     CompactStream,
+    CreateIndex,
     CreateStream,
     DeleteGroup,
     DeleteStream,
+    DropIndex,
     InitCluster,
     RegisterProducer,
     ReleaseLease,
@@ -43,9 +45,12 @@ from .errors import (
     Refused,
     StreamExists,
     StreamImmutable,
+    TooManyIndexes,
+    UnknownIndex,
     UnknownStream,
 )
 from .groups import GroupTable, commit_receipt
+from .indexes import INDEXES_MAX, IndexDefinition
 from .members import Config
 from .recent import Recent
 from .stream import Stream, describe
@@ -72,6 +77,7 @@ class StateMachine:
         """As of the applied index; None before the log said anything of members."""
         self.members_index = 0
         self.next_stream_id = 1
+        self.next_index_id = 1
         self.streams: dict[str, Stream] = {}
         self.producers = ProducerTable()
         self.groups = GroupTable()
@@ -87,6 +93,8 @@ class StateMachine:
         """Segments were trimmed away whose files are still there."""
         self.compactions: deque[PendingRun] = deque()
         """Agreed upon, and not yet done to the streams' files, in their order."""
+        self.index_changes = 0
+        """Counts up whenever another index, or another stream, is there."""
         self.changed: set[str] = set()
         """Streams that grew or went since the engine last woke their readers."""
         self._unwritten_bytes_max = unwritten_bytes_max
@@ -233,6 +241,7 @@ class StateMachine:
         self.next_stream_id += 1
         self.streams[command.name] = stream
         self.created.append(stream)
+        self.index_changes += 1
         return describe(stream), True
 
     def _delete_stream(self, command: DeleteStream, index: int, term: int) -> Refused | None:
@@ -248,6 +257,7 @@ class StateMachine:
         self.recent.forget_stream(stream.id)
         self.unwritten_bytes -= self.unwritten.pop(stream.id, Unwritten()).size_bytes
         self.deleted.append(stream.id)
+        self.index_changes += 1
         self.changed.add(stream.name)
         return None
 
@@ -312,6 +322,36 @@ class StateMachine:
                 self.unwritten[stream_id].log_start_offset = stream.log_start_offset
         self.dropped = True
 
+    def _create_index(
+        self, command: CreateIndex, index: int, term: int
+    ) -> tuple[IndexDefinition, bool] | Refused:
+        """The definition, and whether there was none of that name."""
+        stream = self.streams.get(command.stream)
+        if stream is None:
+            return _unknown(command.stream)
+        known = stream.indexes.get(command.name)
+        if known is not None and (known.kind, known.on) == (command.kind, command.on):
+            return known, False
+        if known is None and len(stream.indexes) >= INDEXES_MAX:
+            return TooManyIndexes(
+                f"stream {command.stream} has {INDEXES_MAX} indexes, the most it may have",
+                field="index",
+            )
+        definition = IndexDefinition(self.next_index_id, command.kind, command.on)
+        self.next_index_id += 1
+        stream.indexes[command.name] = definition
+        self.index_changes += 1
+        return definition, known is None
+
+    def _drop_index(self, command: DropIndex, index: int, term: int) -> Refused | None:
+        stream = self.streams.get(command.stream)
+        if stream is None:
+            return _unknown(command.stream)
+        if stream.indexes.pop(command.name, None) is None:
+            return unknown_index(command.stream, command.name)
+        self.index_changes += 1
+        return None
+
     def _register(self, command: RegisterProducer, index: int, term: int) -> tuple[int, int]:
         return self.producers.register(command.name, self.log_time)
 
@@ -346,11 +386,17 @@ class StateMachine:
         DeleteGroup: _delete_group,
         Transact: _transact,
         CompactStream: _compact,
+        CreateIndex: _create_index,
+        DropIndex: _drop_index,
     }
 
 
 def _unknown(name: str) -> UnknownStream:
     return UnknownStream(f"there is no stream {name}", stream=name)
+
+
+def unknown_index(stream: str, name: str) -> UnknownIndex:
+    return UnknownIndex(f"stream {stream} has no index {name}", stream=stream, index=name)
 
 
 def receipt(stream: str, appended: Appended, *, duplicate: bool) -> Receipt:

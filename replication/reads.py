@@ -24,6 +24,7 @@ from .errors import (
     UnknownIdempotencyKey,
     UnknownStream,
 )
+from .indexer import Indexer
 from .machine import StateMachine, receipt
 from .raft import RaftCore
 from .repair import Repairs
@@ -49,6 +50,7 @@ class LocalReads:
         self._core: RaftCore
         self._runtime: Runtime
         self._repairs: Repairs
+        self._indexer: Indexer
         self._stopping = False
         self._applied_waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._stream_waiters: defaultdict[str, set[asyncio.Future[None]]] = defaultdict(set)
@@ -60,6 +62,7 @@ class LocalReads:
         core: RaftCore,
         runtime: Runtime,
         repairs: Repairs,
+        indexer: Indexer,
     ) -> None:
         """Read from these from now on."""
         self._machine = machine
@@ -67,6 +70,7 @@ class LocalReads:
         self._core = core
         self._runtime = runtime
         self._repairs = repairs
+        self._indexer = indexer
 
     @property
     def applied_index(self) -> int:

@@ -13,6 +13,7 @@ from ..storage.folder import DataFolder, set_aside
 from ..storage.wal import Wal
 from . import snapshot
 from .config import ReplicaConfig
+from .index_files import IndexFiles
 from .install import finish_install, is_fetching
 from .machine import StateMachine
 from .members import Config, Member, Members, decode_config
@@ -31,8 +32,10 @@ class Recovered(NamedTuple):
     stream_files: StreamFiles
     wal: Wal
     members: Members
+    index_files: IndexFiles
 
     def close(self) -> None:
+        self.index_files.close()
         self.stream_files.close()
         self.wal.close()
         self.folder.close()
@@ -98,7 +101,12 @@ def _recover(
             "streams": len(machine.streams),
         },
     )
-    return Recovered(folder, machine, streams, wal, members)
+    index_files = IndexFiles(
+        config.index_folder or f"{config.data}/indexes",
+        folder.incarnation,
+        durable=config.index_folder is None,
+    )
+    return Recovered(folder, machine, streams, wal, members, index_files)
 
 
 def _members(config: ReplicaConfig, folder: DataFolder, machine: StateMachine, wal: Wal) -> Members:

@@ -36,7 +36,8 @@ from .errors import (
     Throttled,
 )
 from .gate import Gate
-from .group_calls import BODY_BYTES_MAX, GroupCalls
+from .group_calls import BODY_BYTES_MAX
+from .index_calls import IndexCalls
 from .journal import RaftJournal
 from .measures import DamagedPlace, Measures, Vitals
 from .members import VOTER, Member
@@ -51,7 +52,7 @@ from .types import Append, ClusterStatus, NodeStatus, Receipt, StreamConfig, Str
 HAND_OVER_TIMEOUT_S = 2.0
 
 
-class Replica(GroupCalls):
+class Replica(IndexCalls):
     """Made by `Replica.start`; `stop` hands leadership over and flushes."""
 
     def __init__(self, config: ReplicaConfig, files: FileSystem) -> None:
@@ -106,6 +107,7 @@ class Replica(GroupCalls):
             journal=journal,
             machine=recovered.machine,
             stream_files=recovered.stream_files,
+            index_files=recovered.index_files,
             folder=recovered.folder,
             files=self._disk,
             limits=self._config.limits,
@@ -121,6 +123,7 @@ class Replica(GroupCalls):
             core,
             self._threads,
             self._engine.repairs,
+            self._engine.indexer,
         )
         self._membership = Membership(core, self._engine.change_members)
 

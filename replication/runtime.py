@@ -28,6 +28,8 @@ class Lane(enum.Enum):
 
     WAL = "wal"
     STREAMS = "streams"
+    INDEX = "index"
+    """Secondary indexes: nobody who appends or reads waits for it."""
 
 
 class Runtime(Protocol):

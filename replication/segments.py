@@ -7,6 +7,7 @@ bytes, and knows what a trim frees without a look at the disk.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -51,6 +52,8 @@ class Segments:
     def __init__(self, rows: Iterable[SegmentRow] = ()) -> None:
         self._rows = deque(rows)
         self.size_bytes = sum(row.size_bytes for row in self._rows)
+        self.swaps = 0
+        """How often compaction put a segment in the place of others, since this node started."""
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -65,6 +68,14 @@ class Segments:
 
     def sealed(self) -> Iterator[SegmentRow]:
         return islice(self._rows, max(0, len(self._rows) - 1))
+
+    def sealed_from(self, offset: int, *, is_down: bool) -> Iterator[SegmentRow]:
+        """The sealed segments from the one that holds `offset` on, upwards or downwards."""
+        rows = list(self.sealed())
+        place = bisect_right(rows, offset, key=_base_offset) - 1
+        if place < 0 or rows[place].end_offset <= offset:
+            return iter(())
+        return iter(rows[place::-1] if is_down else rows[place:])
 
     def takes(
         self, batch: Batch, *, bytes_max: int, age_ms_max: int, log_start_offset: int
@@ -121,6 +132,7 @@ class Segments:
         ]
         self.size_bytes += run.size_bytes - sum(row.size_bytes for row in replaced)
         self._rows = deque(rows)
+        self.swaps += 1
         return True
 
     def drop_below(self, offset: int) -> bool:
@@ -129,3 +141,7 @@ class Segments:
         while len(self._rows) > 1 and self._rows[0].end_offset <= offset:
             self.size_bytes -= self._rows.popleft().size_bytes
         return len(self._rows) < count
+
+
+def _base_offset(row: SegmentRow) -> int:
+    return row.base_offset

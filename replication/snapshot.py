@@ -25,6 +25,7 @@ from .commands import CompactedRun, Timestamp
 from .dedupe import Appended, ProducerRow
 from .groups import GroupMeta
 from .groups import Row as GroupRow
+from .indexes import IndexDefinition
 from .machine import StateMachine
 from .members import Config
 from .segments import SegmentRow, Segments
@@ -89,9 +90,17 @@ class TransactionRows(msgspec.Struct, frozen=True, array_like=True, tag=7):
     rows: list[TransactionRow]
 
 
+class IndexRows(msgspec.Struct, frozen=True, array_like=True, tag=8):
+    """All definitions; a checkpoint without it has none, and never had one."""
+
+    next_index_id: Number
+    rows: list[tuple[str, str, Number, str, str]]
+    """stream, name, id, kind, on."""
+
+
 _encoder = msgspec.msgpack.Encoder()
 Section: TypeAlias = (
-    Meta | StreamRow | KeyRows | ProducerRows | GroupMeta | GroupRows | TransactionRows
+    Meta | StreamRow | KeyRows | ProducerRows | GroupMeta | GroupRows | TransactionRows | IndexRows
 )
 _decoder: msgspec.msgpack.Decoder[Section] = msgspec.msgpack.Decoder(Section)
 
@@ -121,6 +130,14 @@ class Snapshot:
         self._group_meta = machine.groups.meta()
         self._groups = machine.groups.dump()
         self._transactions = machine.transactions.dump()
+        self._indexes = IndexRows(
+            machine.next_index_id,
+            [
+                (stream.name, name, index.id, index.kind, index.on)
+                for stream in machine.streams.values()
+                for name, index in stream.indexes.items()
+            ],
+        )
 
     def sections(self, logs: Mapping[int, LogState]) -> Iterator[bytes]:
         """The checkpoint's sections; `logs` says how far each stream's files are durable."""
@@ -141,6 +158,8 @@ class Snapshot:
             yield _encoder.encode(GroupRows(groups))
         for transactions in _chunks(self._transactions):
             yield _encoder.encode(TransactionRows(transactions))
+        if self._indexes.next_index_id > 1:
+            yield _encoder.encode(self._indexes)
 
 
 def restore(sections: Iterable[bytes], machine: StateMachine) -> dict[int, LogState]:
@@ -151,6 +170,7 @@ def restore(sections: Iterable[bytes], machine: StateMachine) -> dict[int, LogSt
     logs: dict[int, LogState] = {}
     keys: dict[str, list[tuple[str, Appended]]] = {}
     producers: list[ProducerRow] = []
+    indexes = IndexRows(1, [])
     next_producer_id = 1
     for section in _decoded(sections):
         if isinstance(section, Meta):
@@ -175,13 +195,25 @@ def restore(sections: Iterable[bytes], machine: StateMachine) -> dict[int, LogSt
             machine.groups.load_meta(section)
         elif isinstance(section, GroupRows):
             machine.groups.load(section.rows)
+        elif isinstance(section, IndexRows):
+            indexes = section
         else:
             machine.transactions.load(section.rows)
     _check_names(machine, keys, producers)
     for name, rows in keys.items():
         machine.streams[name].keys.load(rows)
     machine.producers.load(next_producer_id, producers)
+    _load_indexes(machine, indexes)
     return logs
+
+
+def _load_indexes(machine: StateMachine, indexes: IndexRows) -> None:
+    machine.next_index_id = indexes.next_index_id
+    for stream, name, number, kind, on in indexes.rows:
+        found = machine.streams.get(stream)
+        if found is None or name in found.indexes or number >= indexes.next_index_id:
+            raise BadCheckpoint(f"index {name} of {stream} is twice or of no stream")
+        found.indexes[name] = IndexDefinition(number, kind, on)
 
 
 def _check_names(

@@ -10,6 +10,7 @@ from . import policy
 from .commands import AppendBatch
 from .dedupe import KeyTable
 from .errors import ConditionFailed, InvalidRequest, RecordTooLarge, Refused
+from .indexes import IndexDefinition
 from .segments import Segments
 from .types import StreamConfig, StreamInfo
 
@@ -38,6 +39,7 @@ class Stream:
         self.cleanings: list[tuple[int, int]] = []
         """Up to which offset had a pass ended by which log time; some of them, ascending."""
         self.keys = KeyTable(*self._dedupe_bounds())
+        self.indexes: dict[str, IndexDefinition] = {}
 
     def number(self, setting: str, default: int = -1) -> int:
         """The value of a setting that is a number; `default` if this stream was made without it,

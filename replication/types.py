@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ..storage.batch import Batch
 from ..storage.codec import CODEC_NONE
+from ..storage.record import StoredRecord
 
 StreamConfig = Mapping[str, int | str | bool]
 """A stream's settings under their public names (`retention.ms` …), complete: defaults filled in."""
@@ -173,6 +174,23 @@ class ReadResult:
     term: int
     lag_ms: int
     """Milliseconds since this node last heard from the leader; 0 on the leader."""
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """A page of what a search finds."""
+
+    records: list[StoredRecord]
+    cursor: str | None
+    """Where to go on; None: there is nothing more."""
+    coverage: float
+    """Share of the stream's records that the index covers on this node, 0 to 1."""
+    log_start_offset: int
+    high_watermark: int
+    index: int
+    """This node's applied index when the search began."""
+    term: int
+    lag_ms: int
 
 
 @dataclass(frozen=True, slots=True)

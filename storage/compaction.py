@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from .batch import Batch, build_batch, rechained
 from .codec import CODEC_NONE, pack
 from .filesystem import Buffer
-from .record import Row, SparseRow, encode_rows
+from .record import Row, SparseRow, encode_rows, encode_sparse_rows
 
 MERGED_BYTES = 64 * 1024
 PASSED_BYTES_MIN = 16 * 1024
@@ -136,7 +136,7 @@ def _body(
             dense.append((key, value, headers, own))
         else:
             sparse.append((key, value, headers, own, offset - base_offset))
-    return encode_rows(dense or sparse)
+    return encode_rows(dense) if is_dense else encode_sparse_rows(sparse)
 
 
 def _size(row: Row) -> int:

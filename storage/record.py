@@ -27,6 +27,7 @@ from .filesystem import Buffer
 _Timestamp: TypeAlias = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 _Delta: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
 Row: TypeAlias = tuple[bytes | None, bytes | None, dict[str, str] | None, _Timestamp | None]
+"""Key, value, headers, timestamp."""
 SparseRow: TypeAlias = tuple[
     bytes | None, bytes | None, dict[str, str] | None, _Timestamp | None, _Delta
 ]
@@ -69,8 +70,16 @@ def encode_records(records: Sequence[Record]) -> bytes:
     )
 
 
-def encode_rows(rows: Sequence[Row] | Sequence[SparseRow]) -> bytes:
-    return _encoder.encode(rows)
+def encode_rows(rows: Sequence[Row]) -> bytes:
+    """Return the body that `encode_records` makes of these records."""
+    return _encoder.encode(
+        [(key, value, headers or None, timestamp) for key, value, headers, timestamp in rows]
+    )
+
+
+def encode_sparse_rows(rows: Sequence[SparseRow]) -> bytes:
+    """Return the body of a batch whose records do not follow each other without a hole."""
+    return _encoder.encode([(row[0], row[1], row[2] or None, row[3], row[4]) for row in rows])
 
 
 def decode_rows(body: Buffer) -> list[Row]:
@@ -111,7 +120,14 @@ def decode_records(body: Buffer) -> list[Record]:
 
 def record_size(record: Record) -> int:
     """Return the bytes of key, value and headers (as UTF-8), the size that limits speak of."""
-    size = len(record.key or b"") + len(record.value or b"")
-    for name, text in record.headers.items():
-        size += len(name.encode()) + len(text.encode())
+    return row_size((record.key, record.value, record.headers, None))
+
+
+def row_size(row: tuple[bytes | None, bytes | None, Mapping[str, str] | None, int | None]) -> int:
+    """Return what `record_size` does of a record in pieces."""
+    key, value, headers, _ = row
+    size = len(key or b"") + len(value or b"")
+    if headers:
+        for name, text in headers.items():
+            size += len(name.encode()) + len(text.encode())
     return size

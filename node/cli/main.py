@@ -28,11 +28,14 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "cluster": Command(".cluster_command:cluster", "Members, leader, progress; leadership."),
+    "get": Command(".search_command:get", "Print the newest record of a key."),
     "group": Command(".group_command:group", "Consumer groups: offsets, lag, leases."),
+    "index": Command(".index_command:index", "Secondary indexes: create, list, remove."),
     "log": Command(".log_command:log", "Look into a stopped node's files; verify them."),
     "node": Command(".node_command:node", "Run one node in the foreground."),
     "produce": Command(".produce_command:produce", "Append records, one per line."),
     "read": Command(".read_command:read", "Print records and stop."),
+    "search": Command(".search_command:search", "Print the records that an index finds."),
     "sim": Command(".sim_command:sim", "Simulate clusters under faults, seed by seed."),
     "stream": Command(
         ".streams_command:stream", "Create, list, show, alter, trim and remove streams."

@@ -35,7 +35,7 @@ FORMATS: dict[Format, Callable[[Iterable[Record]], bytes]] = {
     "json": _as_json,
 }
 
-_format_option = click.option(
+format_option = click.option(
     "form",
     "--format",
     type=click.Choice(["value", "json"]),
@@ -43,7 +43,14 @@ _format_option = click.option(
     show_default=True,
     help="The value and a newline, or one JSON object per line.",
 )
-_json_option = click.option("as_json", "--json", is_flag=True, help="The same as --format json.")
+json_option = click.option("as_json", "--json", is_flag=True, help="The same as --format json.")
+consistency_option = click.option(
+    "--consistency",
+    type=click.Choice(["local", "linearizable"]),
+    default="local",
+    show_default=True,
+    help="linearizable shows all that was acknowledged before the command began.",
+)
 _key_option = click.option("--key", help="Only records with this key.")
 
 
@@ -53,15 +60,9 @@ _key_option = click.option("--key", help="Only records with this key.")
 @click.option("stop", "--to", type=PositionType(), help="Read up to here, exclusive.")
 @_key_option
 @click.option("count_max", "--max", type=click.IntRange(min=0), help="At most this many records.")
-@click.option(
-    "--consistency",
-    type=click.Choice(["local", "linearizable"]),
-    default="local",
-    show_default=True,
-    help="linearizable shows all that was acknowledged before the command began.",
-)
-@_format_option
-@_json_option
+@consistency_option
+@format_option
+@json_option
 @server_option
 @on_loop
 async def read(
@@ -113,8 +114,8 @@ async def read(
 )
 @_key_option
 @click.option("skip_gaps", "--skip-gaps", is_flag=True, help="Go on after records were removed.")
-@_format_option
-@_json_option
+@format_option
+@json_option
 @server_option
 @on_loop
 async def tail(

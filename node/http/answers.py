@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 from aiohttp import web
 
-from .bodies import JSON, MSGPACK
+from .bodies import BATCHES, JSON, MSGPACK
 
 WRITE_TIMEOUT_S: Final = 60.0
 """A client that takes longer to receive what is written is given up."""
@@ -44,6 +44,16 @@ def prefers_msgpack(request: web.Request) -> bool:
         return False
     weights = accepted(accept)
     return 0 < weights.get(MSGPACK, 0) >= weights.get(JSON, 0)
+
+
+def prefers_batches(request: web.Request) -> bool:
+    """Whether `Accept` names stored batches, and JSON and msgpack at most as equals."""
+    accept = request.headers.get("Accept")
+    if accept is None or BATCHES not in accept.lower():
+        return False
+    weights = accepted(accept)
+    others = max(weights.get(JSON, 0), weights.get(MSGPACK, 0))
+    return 0 < weights.get(BATCHES, 0) >= others
 
 
 def accepted(accept: str) -> dict[str, float]:

@@ -10,13 +10,14 @@ from typing import Final, cast
 from aiohttp import HttpVersion11, web
 
 from ...replication.errors import ReplicationError
-from . import cluster, groups, health, producers, reads, records, streams, tx
+from . import cluster, groups, health, indexes, producers, reads, records, search, streams, tx
 from .bodies import check_body_headers
 from .connection import Connection
 from .context import CONTEXT, REQUEST_ID, TAKEN, Context, context_of
 from .forward import Forwarder, Handler, on_leader
 from .headers import stamp
 from .problems import Problem, invalid, problem_of, problem_response
+from .queries import AppendQuery
 
 logger = logging.getLogger(__name__)
 
@@ -41,9 +42,15 @@ ROUTES: Final[tuple[tuple[str, str, Handler], ...]] = (
     ("PATCH", _STREAM, on_leader(streams.patch_stream)),
     ("DELETE", _STREAM, on_leader(streams.delete_stream)),
     ("POST", _STREAM + "/trim", on_leader(streams.trim)),
-    ("POST", _STREAM + "/records", on_leader(records.append)),
+    ("POST", _STREAM + "/records", on_leader(records.append, AppendQuery)),
     ("GET", _STREAM + "/records", reads.read_records),
     ("GET", _STREAM + "/idempotency/{key:[^/]+}", records.get_receipt),
+    ("GET", _STREAM + "/keys/{key:[^/]+}", search.get_key),
+    ("GET", _STREAM + "/indexes", indexes.list_indexes),
+    ("PUT", _INDEX, on_leader(indexes.put_index)),
+    ("GET", _INDEX, indexes.get_index),
+    ("DELETE", _INDEX, on_leader(indexes.delete_index)),
+    ("GET", _STREAM + "/search", search.search),
     ("POST", "/v1/producers", on_leader(producers.register)),
     ("POST", "/v1/tx", on_leader(tx.transact)),
     ("GET", "/v1/groups", groups.list_groups),
@@ -65,12 +72,6 @@ ROUTES: Final[tuple[tuple[str, str, Handler], ...]] = (
 )
 
 NOT_BUILT: Final = (
-    ("GET", _STREAM + "/keys/{key:[^/]+}"),
-    ("GET", _STREAM + "/indexes"),
-    ("PUT", _INDEX),
-    ("GET", _INDEX),
-    ("DELETE", _INDEX),
-    ("GET", _STREAM + "/search"),
     ("GET", "/v1/openapi.json"),
     ("GET", "/"),
 )

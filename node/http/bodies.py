@@ -100,8 +100,6 @@ def body_type(request: web.Request) -> str:
     if "Content-Type" not in request.headers:
         return JSON
     content_type = request.content_type
-    if content_type == BATCHES:
-        raise Problem("not_implemented", f"bodies of {BATCHES} are not built yet")
     if content_type not in (JSON, MSGPACK):
         raise invalid("Content-Type", f"came {content_type!r}, wanted {JSON} or {MSGPACK}")
     return content_type

@@ -32,7 +32,8 @@ async def compressed(context: Context, append: Append) -> Append:
         used, packed = pack(codec, body)
     if used == CODEC_NONE:
         return append
-    return replace(append, body=packed, codec=used, digest=body_digest(body))
+    digest = body_digest(body) if append.digest is None else append.digest
+    return replace(append, body=packed, codec=used, digest=digest)
 
 
 def _codec_of(context: Context, stream: str) -> int:

@@ -66,6 +66,8 @@ class Context:
         self.idle = asyncio.Event()
         """Set whenever no request is under way."""
         self.idle.set()
+        self.unpacking = asyncio.Semaphore(1)
+        """Held while a large batch is looked into: its records may take fifty times its bytes."""
         self.polls: set[asyncio.Task[object]] = set()
         """Tasks of the reads that wait."""
         self.traffic = Traffic()

@@ -33,7 +33,7 @@ from ...replication.types import StreamInfo
 from ...storage.record import StoredRecord
 from ..units import KiB
 from .answers import accepted, delivering
-from .bodies import JSON, MSGPACK
+from .bodies import BATCHES, JSON, MSGPACK
 from .context import REQUEST_ID, context_of
 from .levels import before_refusing, reach_level, with_stream
 from .pages import Page, end_offset, first_offset, json_fields, read_page
@@ -74,7 +74,7 @@ def stream_type(request: web.Request) -> str | None:
     """Return the media type of the stream that `Accept` prefers to a page; None if to none."""
     weights = accepted(request.headers.get("Accept", ""))
     best = max(FORMS, key=lambda media_type: weights.get(media_type, 0))
-    page = max(weights.get(JSON, 0), weights.get(MSGPACK, 0))
+    page = max(weights.get(each, 0) for each in (JSON, MSGPACK, BATCHES))
     return best if weights.get(best, 0) > page else None
 
 

@@ -139,14 +139,17 @@ def _payload(body: bytes) -> bytes | io.BytesIO | None:
     return body if len(body) <= _PIECE_BYTES else io.BytesIO(body)
 
 
-def on_leader(handler: LeaderHandler) -> Handler:
-    """Wrap a handler that only the leader can run, so that every node answers."""
+def on_leader(handler: LeaderHandler, query_type: type[WriteQuery] = WriteQuery) -> Handler:
+    """Wrap a handler that only the leader can run, so that every node answers.
+
+    It is called with a `query_type`.
+    """
 
     async def handle(request: web.Request) -> web.StreamResponse:
         for kind in ("group", "stream"):
             if kind in request.match_info:
                 checked_name(kind, request.match_info[kind], writes=True)
-        query = read_query(request, WriteQuery)
+        query = read_query(request, query_type)
         return await _Attempt(request, query, handler).run()
 
     return handle

@@ -1,10 +1,13 @@
-"""A page of records: whole batches looked at from an offset on, and what a query wants of them."""
+"""A page of records: whole batches looked at from an offset on, and what a query wants of them.
+
+`downward.py` reads pages the other way.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import base64
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from msgspec import UnsetType
@@ -19,7 +22,7 @@ from .context import Context
 from .levels import before_refusing
 from .queries import INTEGER_MAX, ReadQuery
 
-_SLICE_BYTES: Final = 256 * 1024
+SLICE_BYTES: Final = 256 * 1024
 """After decoding so much, let others run."""
 
 
@@ -29,10 +32,18 @@ class Page:
 
     result: ReadResult
     records: list[StoredRecord]
+    start: int
+    """Where the read began."""
     next_offset: int
     """Where to go on: the end of what was looked at."""
     held_bytes: int
     """Size of the batches, and of what they unpack to, counted in the node's budget for answers."""
+    batches: list[Batch] = field(default_factory=list)
+    """Instead of records, if batches are wanted as they are."""
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.records or self.batches)
 
 
 async def first_offset(context: Context, query: ReadQuery, info: StreamInfo) -> int:
@@ -52,25 +63,39 @@ def end_offset(query: ReadQuery) -> int:
 
 
 async def read_page(
-    context: Context, name: str, query: ReadQuery, start: int, *, bytes_max: int, wait_ms: int = 0
+    context: Context,
+    name: str,
+    query: ReadQuery,
+    first: int,
+    *,
+    bytes_max: int,
+    wait_ms: int = 0,
+    as_batches: bool = False,
 ) -> Page:
-    """Look at about `bytes_max` bytes from `start` on; at the high watermark wait up to `wait_ms`.
+    """Look at about `bytes_max` bytes from `first` on; at the high watermark wait up to `wait_ms`.
 
-    Bytes are counted as they are when unpacked: a little that is compressed can be very much.
+    Bytes are counted as they are when unpacked: a little that is compressed can be very much. With
+    `as_batches` nothing is unpacked, and they are counted as they are.
 
     Its `held_bytes` are the caller's to give back. Raises Problem `throttled`, and what
     `Replica.read` raises.
     """
-    replica = context.live_replica()
+    replica, start = context.live_replica(), first
+    if not isinstance(query.key, UnsetType):
+        start = await replica.skip_absent(name, query.key.encode(), start)
+        start = min(start, max(end_offset(query), first))
     try:
         result = await replica.read(name, start, bytes_max=bytes_max, wait_ms=wait_ms)
     except BeyondHighWatermark:
         await before_refusing(context)
         result = await replica.read(name, start, bytes_max=bytes_max, wait_ms=wait_ms)
-    page = Page(result, [], start, 0)
+    page = Page(result, [], start, start, 0)
     try:
         hold(context, page, sum(batch.size for batch in result.batches))
-        await _take_batches(context, page, query, bytes_max)
+        if as_batches:
+            keep_batches(page, query)
+        else:
+            await _take_all(context, page, query, bytes_max)
     except BaseException:
         context.answers.give_back(page.held_bytes)
         raise
@@ -83,7 +108,18 @@ def hold(context: Context, page: Page, size: int) -> None:
     page.held_bytes += size
 
 
-async def _take_batches(context: Context, page: Page, query: ReadQuery, bytes_max: int) -> None:
+def keep_batches(page: Page, query: ReadQuery) -> None:
+    """Keep whole batches up to the one with the last record that the query wants."""
+    left, end = query.limit, end_offset(query)
+    for batch in page.result.batches:
+        if left <= 0 or page.next_offset >= end:
+            return
+        page.batches.append(batch)
+        left -= min(batch.count, batch.next_offset - page.next_offset)
+        page.next_offset = min(batch.next_offset, end)
+
+
+async def _take_all(context: Context, page: Page, query: ReadQuery, bytes_max: int) -> None:
     looked_at = decoded = 0
     for batch in page.result.batches:
         body = batch.unpacked()
@@ -96,7 +132,7 @@ async def _take_batches(context: Context, page: Page, query: ReadQuery, bytes_ma
         if not take_records(page, batch, body, query):
             return
         decoded += len(body)
-        if decoded >= _SLICE_BYTES:
+        if decoded >= SLICE_BYTES:
             decoded = 0
             await asyncio.sleep(0)
 
@@ -122,7 +158,7 @@ def take_records(page: Page, batch: Batch, body: Buffer, query: ReadQuery) -> bo
             page.next_offset = record.offset + 1
             continue
         if bytes_left is not None:
-            bytes_left -= _size(record)
+            bytes_left -= size_of(record)
             if bytes_left < 0 and page.records:
                 return False
         page.records.append(record)
@@ -133,7 +169,7 @@ def take_records(page: Page, batch: Batch, body: Buffer, query: ReadQuery) -> bo
     return True
 
 
-def _size(record: StoredRecord) -> int:
+def size_of(record: StoredRecord) -> int:
     headers = sum(len(name) + len(text) for name, text in record.headers.items())
     return len(record.key or b"") + len(record.value or b"") + headers
 

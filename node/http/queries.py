@@ -34,6 +34,11 @@ class WriteQuery(Query, frozen=True, kw_only=True):
     timeout_ms: Timeout = TIMEOUT_MS_DEFAULT
 
 
+class AppendQuery(WriteQuery, frozen=True, kw_only=True):
+    if_offset: Count | UnsetType = UNSET
+    """The condition of a batch that is sent as it is; elsewhere it is in the body."""
+
+
 class LevelQuery(Query, frozen=True, kw_only=True):
     """How new an answer has to be."""
 

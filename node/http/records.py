@@ -17,17 +17,17 @@ from msgspec import UNSET, Meta, UnsetType
 from ...replication.errors import UnknownStream
 from ...replication.types import Append, ProducerStamp, Receipt
 from ...storage.record import Record, encode_records, record_size
-from ..streams_config import ENCODED_BYTES_MAX
+from ..streams_config import ENCODED_BYTES_MAX, RECORDS_MAX
+from . import sent_batch
 from .answers import answer
-from .bodies import Form, read_struct
+from .bodies import BATCHES, Form, read_body, read_struct
 from .compression import compressed
 from .context import Context, context_of
 from .levels import LEVEL_TIMEOUT_S, with_stream
 from .problems import Problem, invalid
-from .queries import INTEGER_MAX, Count, Query, WriteQuery, read_query
+from .queries import INTEGER_MAX, AppendQuery, Count, Query, WriteQuery, read_query
 from .streams import stream_name
 
-RECORDS_MAX: Final = 10_000
 SLICE_RECORDS: Final = 1000
 """After converting so many, let others run."""
 _KEY: Final = re.compile(r"[\x21-\x7e]{1,256}", re.ASCII)
@@ -154,12 +154,32 @@ async def append(request: web.Request, query: WriteQuery) -> web.Response:
     stream = stream_name(request, writes=True)
     key = idempotency_key(request)
     context = context_of(request)
-    body = await read_struct(request, APPEND_FORM)
-    records = await to_records(body)
-    batch = build_append(stream, body, records, key, record_bytes_limit(context, stream))
+    assert isinstance(query, AppendQuery)
+    if request.content_type == BATCHES:
+        batch = await _sent_batch(request, query, stream, key)
+    elif not isinstance(query.if_offset, UnsetType):
+        raise invalid("if_offset", f"goes with a body of {BATCHES}; here it is the field `if`")
+    else:
+        body = await read_struct(request, APPEND_FORM)
+        records = await to_records(body)
+        batch = build_append(stream, body, records, key, record_bytes_limit(context, stream))
     batch = await compressed(context, batch)
     receipt = await context.live_replica().append(batch, timeout_s=query.timeout_ms / 1000)
     return answer(request, describe(receipt))
+
+
+async def _sent_batch(
+    request: web.Request, query: AppendQuery, stream: str, key: str | None
+) -> Append:
+    context = context_of(request)
+    return await sent_batch.append_of(
+        context,
+        stream,
+        await read_body(request),
+        if_offset=None if isinstance(query.if_offset, UnsetType) else query.if_offset,
+        key=key,
+        record_bytes_limit=record_bytes_limit(context, stream),
+    )
 
 
 def describe(receipt: Receipt) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from aiohttp import web
 from msgspec import UNSET, Meta, UnsetType
 
 from ...replication.types import Append, OffsetCommit, Transaction
+from ..streams_config import RECORDS_MAX
 from .answers import answer
 from .bodies import Form, read_struct
 from .compression import compressed
@@ -20,7 +21,6 @@ from .groups import LeaseNumber, lease_number
 from .problems import Problem, invalid
 from .queries import Count, WriteQuery
 from .records import (
-    RECORDS_MAX,
     JsonAppend,
     MsgpackAppend,
     build_append,

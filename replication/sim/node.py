@@ -210,6 +210,7 @@ class SimNode:
             journal=journal,
             machine=recovered.machine,
             stream_files=recovered.stream_files,
+            index_files=recovered.index_files,
             folder=recovered.folder,
             files=self.disk,
             limits=self._limits,

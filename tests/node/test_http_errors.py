@@ -50,20 +50,6 @@ async def test_what_the_contract_names_and_nobody_built_answers_501(node, method
     assert problem["status"] == 501
 
 
-async def test_what_is_not_built_of_a_read_answers_501(node) -> None:
-    await node.create("orders")
-    await node.refused("GET", f"{RECORDS}?order=desc", "not_implemented")
-    accept = {"Accept": "application/vnd.cute.batch"}
-    await node.refused("GET", RECORDS, "not_implemented", headers=accept)
-    await node.refused(
-        "POST",
-        RECORDS,
-        "not_implemented",
-        data=b"x",
-        headers={"Content-Type": "application/vnd.cute.batch"},
-    )
-
-
 async def test_any_other_accept_gets_json(node) -> None:
     for accept in ("text/html,*/*;q=0.8", "application/json", "application/msgpack;q=0"):
         answer = await node.call("GET", "/v1/streams", status=200, headers={"Accept": accept})

@@ -297,7 +297,7 @@ async def test_another_stream_of_the_same_name_is_not_followed(orders) -> None:
         (f"{RECORDS}?offset=2", "beyond_high_watermark"),
         (f"{RECORDS}?after=999999", "not_caught_up"),
         (f"{RECORDS}?offset=x", "invalid_request"),
-        (f"{RECORDS}?order=desc", "not_implemented"),
+        (f"{RECORDS}?order=desc", "invalid_request"),
         (f"{RECORDS}?consistency=bounded", "invalid_request"),
     ],
 )

@@ -473,7 +473,7 @@ def _timer_not_shortened(patch: pytest.MonkeyPatch) -> None:
 
 def _anybody_is_enough(patch: pytest.MonkeyPatch) -> None:
     def expect_leader(self: RaftCore) -> None:
-        self._deadline = min(self._deadline, now() + 0.3 * self._election_timeout())
+        self._deadline = min(self._deadline, now() + self._head_start())
 
     patch.setattr(RaftCore, "_expect_leader", expect_leader)
 

@@ -1,0 +1,399 @@
+"""One secondary index on disk: an LMDB B+tree of (value, offset).
+
+    key    value as `index_values.encode` has it │ offset, u64 big-endian         nothing behind it
+    key 0  msgpack [version, identity, through, witness]
+
+- `through`: every record below it that has the value is in the tree. Written in one transaction
+  with the entries, so it is never ahead of them.
+- Derived: an entry is a hint, to be checked against its record. What is missing, torn, another
+  format's or another node's is removed and begun anew; LMDB has no checksums, so rot inside a page
+  is not always noticed.
+- A commit syncs, except in a back-fill: then `backfilling` names the boot of the machine, and a
+  tree with that mark is trusted only by the same boot, because the kernel still had all pages.
+
+Two threads: `find` may be called while another one writes. LMDB's readers see the last commit and
+wait for nobody; the lock is held only while the map is replaced.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import shutil
+import struct
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+
+import msgspec
+
+from .errors import StorageError
+
+if TYPE_CHECKING:
+    import lmdb
+
+logger = logging.getLogger(__name__)
+
+OFFSET_SIZE: Final = 8
+SLICE_ENTRIES: Final = 1000
+"""So many are put while holding Python's lock: about a millisecond."""
+_VERSION: Final = 1
+_META_KEY: Final = b"\0"
+_FIRST_KEY: Final = b"\1"
+_MAP_BYTES_MIN: Final = 1 << 26
+_MARK: Final = "backfilling"
+_MAGIC: Final = 0xBEEFC0DE
+
+Witness: TypeAlias = tuple[int, int]
+"""Term and index of the batch that holds the newest record covered."""
+
+
+class BadIndex(StorageError):
+    """The index's files are not what was written; remove them and begin anew."""
+
+
+class NoRoom(StorageError):
+    """The disk is full; nothing of the transaction was kept."""
+
+
+class Hit(NamedTuple):
+    value: bytes
+    """As encoded in the tree."""
+    offset: int
+
+
+class Found(NamedTuple):
+    through: int
+    """As of the tree that was looked into."""
+    hits: list[Hit]
+    stopped_at: Hit | None
+    """The last entry looked at; None if there is none behind it."""
+
+
+class _Meta(msgspec.Struct, frozen=True, array_like=True):
+    version: int
+    identity: bytes
+    through: int
+    witness: Witness | None
+
+
+class ValueIndex:
+    def __init__(self, folder: str, identity: bytes, *, durable: bool) -> None:
+        """Used by `open`."""
+        self.through = 0
+        self.witness: Witness | None = None
+        self.is_backfilling = False
+        self._folder = folder
+        self._identity = identity
+        self._durable = durable
+        self._env: lmdb.Environment
+        self._replacing = threading.Lock()
+        self._is_closed = False
+
+    @classmethod
+    def open(
+        cls, folder: str, identity: bytes, *, backfill: bool, durable: bool = True
+    ) -> ValueIndex:
+        """Open the tree in `folder`, or begin one; `identity` says what it is of. Blocks.
+
+        With `backfill` nothing is synced until `end_backfill`. Not `durable`: never. Raises
+        NoRoom, OSError.
+        """
+        index = cls(folder, identity, durable=durable)
+        reason = index._why_not()
+        if reason is None:
+            try:
+                index._open(backfill=backfill)
+            except BadIndex as error:
+                index.close()
+                reason = str(error)
+            else:
+                return index
+        logger.warning(
+            "an index is not usable, builds it anew", extra={"path": folder, "reason": reason}
+        )
+        shutil.rmtree(folder)
+        index = cls(folder, identity, durable=durable)
+        index._open(backfill=backfill)
+        return index
+
+    def _why_not(self) -> str | None:
+        """Return why what is in the folder must not be opened, if there is a reason."""
+        data = f"{self._folder}/data.mdb"
+        if not os.path.exists(data):
+            return None
+        mark = f"{self._folder}/{_MARK}"
+        if os.path.exists(mark):
+            with open(mark) as file:
+                if file.read() != _boot():
+                    return "the machine went down while it was built"
+        return _why_torn(data)
+
+    def _open(self, *, backfill: bool) -> None:
+        os.makedirs(self._folder, 0o750, exist_ok=True)
+        if self._durable:
+            _sync_folder(os.path.dirname(self._folder))
+        if backfill and self._durable:
+            _write_durably(f"{self._folder}/{_MARK}", _boot())
+        self.is_backfilling = backfill or os.path.exists(f"{self._folder}/{_MARK}")
+        self._map()
+        import lmdb
+
+        try:
+            with self._env.begin() as transaction:
+                packed = transaction.get(_META_KEY)
+                is_empty = not transaction.stat()["entries"]
+        except lmdb.Error as error:
+            raise BadIndex(str(error)) from error
+        if packed is None and is_empty:
+            return
+        meta = _decode(packed)
+        if meta.version != _VERSION or meta.identity != self._identity:
+            raise BadIndex("it is another index's")
+        self.through, self.witness = meta.through, meta.witness
+
+    def _map(self) -> None:
+        import lmdb
+
+        try:
+            size = os.path.getsize(f"{self._folder}/data.mdb")
+        except FileNotFoundError:
+            size = 0
+        try:
+            self._env = lmdb.open(
+                self._folder,
+                map_size=1 << max(_MAP_BYTES_MIN, 2 * size).bit_length(),
+                sync=self._durable and not self.is_backfilling,
+                metasync=False,
+                readahead=False,
+                max_spare_txns=1,
+                mode=0o640,
+            )
+        except lmdb.Error as error:
+            raise _failure(error) from error
+
+    @property
+    def size_bytes(self) -> int:
+        return os.stat(f"{self._folder}/data.mdb").st_blocks * 512
+
+    def add(self, entries: Sequence[bytes], through: int, witness: Witness | None) -> None:
+        """Put sorted `entries` and move `through`, all of it or nothing.
+
+        Raises BadIndex, NoRoom.
+        """
+        import lmdb
+
+        while True:
+            try:
+                self._write(entries, through, witness)
+                break
+            except lmdb.MapFullError:
+                with self._replacing:
+                    self._env.set_mapsize(2 * self._env.info()["map_size"])
+            except lmdb.Error as error:
+                raise _failure(error) from error
+        self.through, self.witness = through, witness
+
+    def _write(self, entries: Sequence[bytes], through: int, witness: Witness | None) -> None:
+        meta = msgspec.msgpack.encode(_Meta(_VERSION, self._identity, through, witness))
+        with self._env.begin(write=True) as transaction:
+            with transaction.cursor() as cursor:
+                for start in range(0, len(entries), SLICE_ENTRIES):
+                    part = entries[start : start + SLICE_ENTRIES]
+                    cursor.putmulti([(key, b"") for key in part])
+                    time.sleep(0)  # whoever waits for Python's lock gets it
+            transaction.put(_META_KEY, meta)
+
+    def end_backfill(self) -> None:
+        """Make everything durable, and every commit from now on. Raises BadIndex, NoRoom."""
+        import lmdb
+
+        if not self.is_backfilling:
+            return
+        try:
+            if self._durable:
+                self._env.sync(True)
+            with self._replacing:
+                self._env.close()
+                self.is_backfilling = False
+                self._map()
+        except lmdb.Error as error:
+            raise _failure(error) from error
+        if self._durable:
+            os.unlink(f"{self._folder}/{_MARK}")
+            _sync_folder(self._folder)
+
+    def find(
+        self,
+        start: bytes,
+        end: bytes,
+        *,
+        offsets: range,
+        count_max: int,
+        visits_max: int,
+        is_reverse: bool = False,
+    ) -> Found:
+        """Return what lies in `[start, end)` of the tree, from its end if `is_reverse`.
+
+        Only records in `offsets` count. It stops after `count_max` of them, and after looking at
+        `visits_max` entries. Raises BadIndex.
+        """
+        import lmdb
+
+        try:
+            with self._replacing:
+                if self._is_closed:
+                    return Found(0, [], None)
+                with self._env.begin() as transaction:
+                    packed = transaction.get(_META_KEY)
+                    through = _decode(packed).through if packed is not None else 0
+                    with transaction.cursor() as cursor:
+                        return _walk(
+                            cursor, start, end, offsets, count_max, visits_max, through, is_reverse
+                        )
+        except lmdb.Error as error:
+            raise BadIndex(str(error)) from error
+
+    def prune(self, at: bytes, below: int, visits_max: int) -> bytes | None:
+        """Remove entries of records below offset `below` among the next `visits_max` from `at` on;
+        return where to go on, None at the end. Raises BadIndex, NoRoom.
+        """
+        import lmdb
+
+        try:
+            with self._env.begin(write=True) as transaction, transaction.cursor() as cursor:
+                is_there = cursor.set_range(max(at, _FIRST_KEY))
+                for _ in range(visits_max):
+                    if not is_there:
+                        return None
+                    key = cursor.key()
+                    if int.from_bytes(key[-OFFSET_SIZE:], "big") < below:
+                        is_there = cursor.delete()
+                    else:
+                        is_there = cursor.next()
+                return bytes(cursor.key()) if is_there else None
+        except lmdb.Error as error:
+            raise _failure(error) from error
+
+    def close(self) -> None:
+        """What `add` returned from stays; a second call does nothing."""
+        with self._replacing:
+            self._is_closed = True
+            if hasattr(self, "_env"):
+                self._env.close()
+
+    def remove(self) -> None:
+        """Close, and delete the files."""
+        self.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _walk(
+    cursor: lmdb.Cursor,
+    start: bytes,
+    end: bytes,
+    offsets: range,
+    count_max: int,
+    visits_max: int,
+    through: int,
+    is_reverse: bool,
+) -> Found:
+    hits: list[Hit] = []
+    last: Hit | None = None
+    for number, key in enumerate(_keys(cursor, start, end, is_reverse)):
+        if len(hits) == count_max or number == visits_max:
+            return Found(through, hits, last)
+        last = split(key)
+        if last.offset in offsets:
+            hits.append(last)
+    return Found(through, hits, None)
+
+
+def _keys(cursor: lmdb.Cursor, start: bytes, end: bytes, is_reverse: bool) -> Iterator[bytes]:
+    if is_reverse:
+        is_there = cursor.prev() if cursor.set_range(end) else cursor.last()
+        if not is_there:
+            return
+        for found in cursor.iterprev(keys=True, values=False):
+            key = bytes(found)
+            if key < start or key == _META_KEY:
+                return
+            yield key
+    elif cursor.set_range(max(start, _FIRST_KEY)):
+        for found in cursor.iternext(keys=True, values=False):
+            key = bytes(found)
+            if key >= end:
+                return
+            yield key
+
+
+def entry(value: bytes, offset: int) -> bytes:
+    return value + offset.to_bytes(OFFSET_SIZE, "big")
+
+
+def split(key: bytes) -> Hit:
+    return Hit(bytes(key[:-OFFSET_SIZE]), int.from_bytes(key[-OFFSET_SIZE:], "big"))
+
+
+def _decode(packed: bytes | None) -> _Meta:
+    try:
+        return msgspec.msgpack.decode(packed or b"", type=_Meta)
+    except msgspec.MsgspecError as error:
+        raise BadIndex(f"it does not say what it is: {error}") from None
+
+
+def _failure(error: Exception) -> StorageError:
+    is_full = os.strerror(errno.ENOSPC) in str(error)
+    return NoRoom(str(error)) if is_full else BadIndex(str(error))
+
+
+def _why_torn(path: str) -> str | None:
+    """Return why mapping the file would end the process, if it would: LMDB itself believes it."""
+    size = os.path.getsize(path)
+    with open(path, "rb") as file:
+        head = file.read(3 * 4096)
+    if not size:
+        return None
+    lengths = [length for length in (_length(head, 0), _length(head, 4096)) if length is not None]
+    if not lengths:
+        return "it is no LMDB file"
+    return f"it has {size} of {max(lengths)} bytes" if size < max(lengths) else None
+
+
+def _length(head: bytes, position: int) -> int | None:
+    """Return how long the file is by the meta page at `position`."""
+    body = head[position + 16 : position + 152]
+    if len(body) < 136:
+        return None
+    magic, _version, _address, _map_size, page_size = struct.unpack_from("<IIQQI", body)
+    last_page = struct.unpack_from("<Q", body, 120)[0]
+    if magic != _MAGIC or page_size != 4096:
+        return None
+    return int((last_page + 1) * page_size)
+
+
+def _boot() -> str:
+    """Return what is another text after the machine went down."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            return file.read()
+    except OSError:
+        return f"unknown, process {os.getpid()}"
+
+
+def _write_durably(path: str, content: str) -> None:
+    with open(path, "w") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    _sync_folder(os.path.dirname(path))
+
+
+def _sync_folder(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
