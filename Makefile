@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: up test lint demo memory catchup chaos mutations fuzz clean
+.PHONY: up test lint demo memory catchup compaction chaos mutations fuzz clean
 
 up: $(STAMP)  ## a local cluster of three nodes; Ctrl-C stops it and keeps its data
 	$(BIN)/cute up
@@ -27,6 +27,9 @@ memory: $(STAMP)  ## resident memory of three nodes while 1 GiB goes through
 
 catchup: $(STAMP)  ## a node that missed 2 GiB comes back while appends go on
 	$(BIN)/python deploy/catchup.py
+
+compaction: $(STAMP)  ## five million records on 100,000 keys are compacted while appends and reads go on
+	$(BIN)/python deploy/compaction.py
 
 chaos: $(STAMP)  ## every kind of fault on real processes, networks and disks, five times each; needs root
 	$(BIN)/python deploy/chaos.py

@@ -1,4 +1,8 @@
-"""Takes from another node what compaction made there, and is not to be had here."""
+"""Takes from another node what compaction made there, and is not to be had here.
+
+What is taken is the segment that the list has now. The others may have compacted it again since the
+run that this node could not make, and have nothing older any more.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +11,12 @@ from concurrent.futures import Future
 from functools import partial
 
 from . import upstream
-from .commands import CompactedRun
-from .compaction_work import FetchedRun, Outcome
+from .compaction_work import FetchedSegment, Outcome
 from .jobs import Jobs
 from .messages import Message, RepairData, RepairRead
 from .raft import RaftCore
 from .runtime import Lane
+from .segments import SegmentRow
 from .stream_files import StreamFiles
 
 COPY_BYTES = 256 << 10
@@ -22,7 +26,7 @@ FIRST_REQUEST = 1 << 32
 
 
 class Borrowing:
-    """One run at a time, from one node after the other."""
+    """One segment at a time, from one node after the other."""
 
     def __init__(
         self,
@@ -30,7 +34,7 @@ class Borrowing:
         core: RaftCore,
         stream_files: StreamFiles,
         post: Callable[[str, Message], object],
-        done: Callable[[CompactedRun, bool], None],
+        done: Callable[[int, SegmentRow, bool], None],
     ) -> None:
         """`done` hears whether the new segment is in its place."""
         self._jobs = jobs
@@ -38,22 +42,22 @@ class Borrowing:
         self._stream_files = stream_files
         self._post = post
         self._done = done
-        self._work: FetchedRun | None = None
+        self._work: FetchedSegment | None = None
         self._stream_id = 0
-        self._run: CompactedRun | None = None
+        self._row: SegmentRow | None = None
         self._peers: list[str] = []
         self._request = FIRST_REQUEST
         self._asked_at: float | None = None
 
     @property
     def is_active(self) -> bool:
-        return self._run is not None
+        return self._row is not None
 
-    def begin(self, stream_id: int, run: CompactedRun) -> None:
+    def begin(self, stream_id: int, row: SegmentRow) -> None:
         """Ask for it; the leader first."""
-        if self._run is not None:
+        if self._row is not None:
             return
-        self._stream_id, self._run = stream_id, run
+        self._stream_id, self._row = stream_id, row
         self._peers = self._core.connected_members()
         self._ask_anew()
 
@@ -95,26 +99,26 @@ class Borrowing:
         if not self._peers:
             self._end(is_done=False)
             return
-        assert self._run is not None
-        self._work = FetchedRun(self._stream_files, self._stream_id, self._run)
+        assert self._row is not None
+        self._work = FetchedSegment(self._stream_files, self._stream_id, self._row)
         self._ask()
 
     def _ask(self) -> None:
         assert self._work is not None
-        assert self._run is not None
+        assert self._row is not None
         self._request += 1
         self._asked_at = upstream.now()
-        place = (self._stream_id, self._work.due_offset, COPY_BYTES, self._run.generation)
+        place = (self._stream_id, self._work.due_offset, COPY_BYTES, self._row.generation)
         self._post(self._peers[0], RepairRead(self._request, *place))
 
     def _end(self, *, is_done: bool) -> None:
-        run, self._run, self._asked_at = self._run, None, None
+        row, self._row, self._asked_at = self._row, None, None
         if is_done:
             self._work = None
         else:
             self._abandon()
-        assert run is not None
-        self._done(run, is_done)
+        assert row is not None
+        self._done(self._stream_id, row, is_done)
 
     def _abandon(self) -> None:
         work, self._work = self._work, None

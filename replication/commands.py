@@ -172,6 +172,11 @@ class CompactedRun(msgspec.Struct, frozen=True, array_like=True):
         """Of the new segment."""
         return 1 + max(name.generation for name in self.inputs)
 
+    @property
+    def name(self) -> SegmentName:
+        """Of the new segment."""
+        return SegmentName(self.base_offset, self.generation)
+
 
 class CompactStream(msgspec.Struct, frozen=True, array_like=True, tag=13):
     name: str

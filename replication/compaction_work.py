@@ -18,6 +18,7 @@ from ..storage.segment_writer import SegmentWriter
 from ..storage.store import parse_all
 from .commands import CompactedRun
 from .compaction import Pass
+from .segments import SegmentRow
 from .stream_files import StreamFiles
 
 STEP_BYTES = 64 << 10
@@ -69,7 +70,7 @@ class RunWork:
         log = self._files.log(self.stream_id)
         if log is None:
             return 0, Outcome.WAITS
-        if is_done(log, self.run):
+        if is_done(log, self.run.name):
             self.abandon()
             return 0, Outcome.DONE
         if self._compaction is None:
@@ -101,53 +102,53 @@ class RunWork:
             self._compaction = None
 
 
-class FetchedRun:
-    """Takes what another node has made of a run, where this one cannot make it."""
+class FetchedSegment:
+    """Takes a compacted segment from another node, where this one cannot make it."""
 
-    def __init__(self, files: StreamFiles, stream_id: int, run: CompactedRun) -> None:
-        self.due_offset = run.base_offset
+    def __init__(self, files: StreamFiles, stream_id: int, row: SegmentRow) -> None:
+        self.due_offset = row.base_offset
         self._files = files
         self._stream_id = stream_id
-        self._run = run
+        self._row = row
         self._writer: SegmentWriter | None = None
         self._chain: bytes | None = None
         self._count = 0
 
     def add(self, data: bytes) -> Outcome:
-        """Take batches from `due_offset` on. What is whole and right takes the run's place."""
+        """Take batches from `due_offset` on. What is whole and right takes its place."""
         log = self._files.log(self._stream_id)
         if log is None:
             return Outcome.DIFFERS
-        if is_done(log, self._run):
+        if is_done(log, self._row.name):
             self.abandon()
             return Outcome.DONE
         if self._writer is None:
-            self._chain = log.link_at(self._run.base_offset)
-            name = SegmentName(self._run.base_offset, self._run.generation)
-            self._writer = log.new_segment(name)
+            self._chain = log.link_at(self._row.base_offset)
+            self._writer = log.new_segment(self._row.name)
         batches, _, _ = parse_all(data)
         due_before = self.due_offset
         for batch in batches:
             is_linked = self._chain is None or batch.chain == self._chain
             if batch.base_offset != self.due_offset or not is_linked:
                 return Outcome.DIFFERS
-            if batch.next_offset > self._run.end_offset:
+            if batch.next_offset > self._row.end_offset:
                 return Outcome.DIFFERS
             self._chain, self.due_offset = batch.digest(), batch.next_offset
             self._count += batch.count
-            if self.due_offset == self._run.end_offset:
+            if self.due_offset == self._row.end_offset:
                 break
         if self.due_offset == due_before:
             return Outcome.DIFFERS
         self._writer.append([each for each in batches if each.base_offset < self.due_offset])
-        if self.due_offset < self._run.end_offset:
+        if self.due_offset < self._row.end_offset:
             return Outcome.GOES_ON
         assert self._chain is not None
-        made = Made(self._writer.size, self._count, self._chain, self._run.bridge)
-        if made != made_of(self._run):
+        row = self._row
+        made = Made(self._writer.size, self._count, self._chain, row.bridge)
+        if made != (row.size_bytes, row.records, row.digest, row.bridge):
             return Outcome.DIFFERS
         self._writer.finish(self._chain)
-        swap(log, run_of(self._run), made)
+        swap(log, Run(row.base_offset, row.end_offset, row.generation), made)
         return Outcome.DONE
 
     def abandon(self) -> None:
@@ -156,10 +157,13 @@ class FetchedRun:
             self._writer = None
 
 
-def is_done(log: Log, run: CompactedRun) -> bool:
-    """Is the run's segment in its place, or one that was made of that?"""
-    there = {each.base_offset: each.generation for each in log.sealed_segments()}
-    return there.get(run.base_offset, -1) >= run.generation
+def is_done(log: Log, name: SegmentName) -> bool:
+    """Is the segment in its place, or one that was made of that?"""
+    return any(
+        each.base_offset <= name.base_offset < each.next_offset
+        and each.generation >= name.generation
+        for each in log.sealed_segments()
+    )
 
 
 class Step(NamedTuple):

@@ -35,6 +35,7 @@ from .messages import Message, RepairData
 from .raft import RaftCore
 from .repair import Repairs
 from .runtime import Lane
+from .segments import SegmentRow
 from .stream_files import StreamFiles
 
 logger = logging.getLogger(__name__)
@@ -129,6 +130,9 @@ class Compactor:
 
     def _do_run(self) -> None:
         stream_id, run = self._machine.compactions[0]
+        if self._row_of(stream_id, run) is None:
+            self._finish(stream_id, lambda each: each is run)
+            return
         work = self._work
         if work is None or work.run is not run:
             self._forget_work()
@@ -154,7 +158,7 @@ class Compactor:
         if not self._is_first(work.run):
             self._forget_work()
         elif outcome is Outcome.DONE:
-            self._finish(work.run)
+            self._finish(work.stream_id, lambda each: each is work.run)
         elif outcome is Outcome.WAITS:
             self._pause_until(upstream.now() + WAIT_S)
         elif outcome is Outcome.DIFFERS:
@@ -163,15 +167,22 @@ class Compactor:
                 extra={"stream_id": work.stream_id, "reason": f"offset {work.run.base_offset}"},
             )
             self._forget_work()
-            self._borrowing.begin(work.stream_id, work.run)
+            self._borrow(work.run)
 
     def _is_first(self, run: CompactedRun) -> bool:
         """Is it still to be done? Its stream may have been deleted."""
         return bool(self._machine.compactions) and self._machine.compactions[0][1] is run
 
-    def _finish(self, run: CompactedRun) -> None:
+    def _row_of(self, stream_id: int, run: CompactedRun) -> SegmentRow | None:
+        """What has become of a run by now; None if all of it was trimmed away."""
+        for stream in self._machine.streams.values():
+            if stream.id == stream_id:
+                return stream.segments.row_at(run.base_offset)
+        return None
+
+    def _finish(self, stream_id: int, done: Callable[[CompactedRun], bool]) -> None:
         self._work = None
-        self._machine.compacted()
+        self._machine.compacted(stream_id, done)
         self._measures.compactions += 1
         self._wake()
 
@@ -180,11 +191,24 @@ class Compactor:
         have compacted it.
         """
         if not is_mended and self._is_first(run) and not self._is_busy:
-            self._borrowing.begin(self._machine.compactions[0][0], run)
+            self._borrow(run)
 
-    def _borrowed(self, run: CompactedRun, is_done: bool) -> None:
-        if is_done and self._is_first(run):
-            self._finish(run)
+    def _borrow(self, run: CompactedRun) -> None:
+        stream_id = self._machine.compactions[0][0]
+        row = self._row_of(stream_id, run)
+        if row is not None:
+            self._borrowing.begin(stream_id, row)
+
+    def _borrowed(self, stream_id: int, row: SegmentRow, is_done: bool) -> None:
+        """Of the runs in its range some may have come since; these are made of it."""
+        if is_done:
+            self._finish(
+                stream_id,
+                lambda run: (
+                    row.base_offset <= run.base_offset < row.end_offset
+                    and run.generation <= row.generation
+                ),
+            )
         else:
             self._pause_until(upstream.now() + AGAIN_S)
 

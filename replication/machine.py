@@ -313,9 +313,11 @@ class StateMachine:
         stream.cleaned(command.cleaned_until, self.log_time)
         return True
 
-    def compacted(self) -> None:
-        """The first of `compactions` is done. What was trimmed since then can leave the files."""
-        stream_id, _ = self.compactions.popleft()
+    def compacted(self, stream_id: int, done: Callable[[CompactedRun], bool]) -> None:
+        """Some of a stream's `compactions` are done. What was trimmed since can leave the files."""
+        self.compactions = deque(
+            each for each in self.compactions if each[0] != stream_id or not done(each[1])
+        )
         self.recent.forget_read(stream_id)
         for stream in self.streams.values():
             if stream.id == stream_id:

@@ -107,6 +107,10 @@ class Segments:
             SegmentRow(base_offset, batch.next_offset, size, first_timestamp, batch.timestamp)
         )
 
+    def row_at(self, offset: int) -> SegmentRow | None:
+        """The segment that holds `offset`, if one does."""
+        return next((row for row in self._rows if row.base_offset <= offset < row.end_offset), None)
+
     def replace(self, run: CompactedRun) -> bool:
         """Put the segment that compaction makes of some in their place, if they are all there."""
         rows = list(self._rows)
