@@ -289,10 +289,11 @@ class StateMachine:
             return _unknown(command.name)
         kept = policy.forbidden_change(stream.config, command.changes)
         if kept is not None:
-            return StreamImmutable(f"stream {command.name} is immutable: {kept} stays", field=kept)
+            detail = f"stream {command.name} is immutable: {kept} stays"
+            return StreamImmutable(detail, field=f"config.{kept}")
         wrong = policy.contradiction({**stream.config, **command.changes})
         if wrong is not None:
-            return InvalidRequest(f"{wrong[0]}: {wrong[1]}", field=wrong[0])
+            return InvalidRequest(f"{wrong[0]}: {wrong[1]}", field=f"config.{wrong[0]}")
         stream.alter(command.changes, self.log_time)
         return describe(stream)
 

@@ -248,10 +248,12 @@ async def until_compacted(cluster: Cluster, tmp_path: Path) -> None:
         except FileNotFoundError:
             return False
         infos = [node.stream("t") for node in cluster.running.values()]
+        machines = [node._machine for node in cluster.running.values()]
         return (
-            len(first) == infos[0].segments
+            all(pass_over(machine.streams["t"], 0) is None for machine in machines)
+            and len(first) == infos[0].segments
             and sum(map(len, first.values())) == infos[0].bytes
-            and infos[0].segments <= 3
+            and infos[0].segments <= 5
             and all(files == first for files in others)
             and all(info == infos[0] for info in infos)
         )
