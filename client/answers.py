@@ -6,8 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .batch_format import Cut, records_in
 from .record import Record
-from .wire import MalformedAnswer, record_from
+from .wire import INDEX_HEADER, TERM_HEADER, MalformedAnswer, record_from
+
+READ_BYTES = 1024 * 1024
+"""What a node looks at for one answer if not told otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +103,26 @@ def receipt_from(shape: Any) -> Receipt:
     )
 
 
-def page_from(shape: Any) -> Page:
+@dataclass(frozen=True, slots=True)
+class StoredBatches:
+    """An answer of stored batches as they are; what else JSON says is in its headers."""
+
+    headers: Mapping[str, str]
+    body: bytes
+
+    def number(self, name: str) -> int:
+        try:
+            return int(self.headers[name])
+        except (KeyError, ValueError) as error:
+            raise MalformedAnswer(f"the answer lacks the header {name}") from error
+
+
+def page_from(
+    shape: Any, *, stream: str, limit: int | None = None, bytes_max: int | None = None
+) -> Page:
+    """Return a page; of batches with more than `limit` records, or `bytes_max`, only so much."""
+    if isinstance(shape, StoredBatches):
+        return _page_from_batches(shape, stream, limit, bytes_max)
     members = members_of(shape)
     return Page(
         stream=members["stream"],
@@ -111,6 +134,29 @@ def page_from(shape: Any) -> Page:
         term=members["term"],
         lag_ms=members["lag_ms"],
         why=members.get("why"),
+    )
+
+
+def _page_from_batches(
+    answer: StoredBatches, stream: str, limit: int | None, bytes_max: int | None
+) -> Page:
+    cut = Cut(
+        answer.number("Cute-Offset"),
+        answer.number("Cute-Next-Offset"),
+        limit,
+        bytes_max or READ_BYTES,
+    )
+    records, next_offset = records_in(answer.body, cut)
+    return Page(
+        stream=stream,
+        records=records,
+        next_offset=next_offset if answer.body else cut.end,
+        log_start_offset=answer.number("Cute-Log-Start-Offset"),
+        high_watermark=answer.number("Cute-High-Watermark"),
+        index=answer.number(INDEX_HEADER),
+        term=answer.number(TERM_HEADER),
+        lag_ms=answer.number("Cute-Lag-Ms"),
+        why=answer.headers.get("Cute-Why"),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from .batch_format import CODECS
 from .wire import IDEMPOTENCY_KEY, INDEX_NAME, STREAM_NAME
 
 
@@ -76,6 +77,15 @@ def checked_count(name: str, value: object, *, least: int = 0) -> int:
     if number < least:
         raise ValueError(f"{name}: {number} is below {least}")
     return number
+
+
+def checked_compression(compression: object) -> str | None:
+    if compression is None:
+        return None
+    if not isinstance(compression, str):
+        raise TypeError(f"compression: a str is wanted, not {type(compression).__name__}")
+    checked_choice("compression", compression, tuple(CODECS))
+    return compression
 
 
 def checked_choice(name: str, value: object, choices: tuple[str, ...]) -> None:

@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 from time import monotonic
 from types import TracebackType
 from typing import Any, Self
@@ -28,6 +29,8 @@ from .answers import (
     streams_from,
 )
 from .arguments import (
+    checked_choice,
+    checked_compression,
     checked_config,
     checked_count,
     checked_key,
@@ -35,22 +38,25 @@ from .arguments import (
     checked_stream,
     checked_timeout,
 )
+from .batch_format import Packed, pack_row, pack_rows_aside
 from .caller import Call, Caller
 from .connection import SessionToken
 from .endpoints import Endpoints
-from .errors import Refused, UnknownStream
+from .errors import BeyondHighWatermark, Refused, UnknownStream
 from .group_calls import GroupCalls
 from .index_calls import IndexCalls
 from .lanes import LanePool, Stamp
 from .producer import BATCH_RECORDS_MAX, BatchingProducer, ProducerConfig
-from .read_options import ReadOptions
+from .read_options import ORDERS, ReadOptions
 from .record import Record, records_of
 from .retry import Attempts, settled
 from .tail import OnGap, Tail
 
 DEFAULT_TIMEOUT_S = 30.0
-PAGE_RECORDS = 1000
+PAGE_RECORDS = 5000
 PAGE_BYTES = 4 * 1024 * 1024
+BATCHES_FROM_RECORDS = 500
+"""Who wants fewer records is better off with these alone than with whole batches."""
 
 Value = Record | bytes | str | None
 
@@ -108,37 +114,41 @@ class AsyncClient(GroupCalls, IndexCalls):
         timestamp: int | None = None,
         if_offset: int | None = None,
         idempotency_key: str | None = None,
+        compression: str | None = None,
         timeout: float | None = None,
     ) -> Receipt:
         """Append one record, or a list as one atomic batch, exactly once.
 
         On return it is on disk on a majority. `if_offset` appends only if the stream's next
         offset is this one (else ConditionFailed with `actual`). An `idempotency_key` makes
-        repeats by other processes safe, too: they get the first receipt.
+        repeats by other processes safe, too: they get the first receipt. `compression` (`zstd` or
+        `lz4`) packs the batch before it is sent, if that makes it smaller.
         """
         name = checked_stream(stream)
         records = records_of(value, key=key, headers=headers, timestamp=timestamp)
         if if_offset is not None:
             checked_count("if_offset", if_offset)
-        packed = [wire.pack_record(record) for record in records]
-        attempts = self._attempts(timeout)
+        checked_compression(compression)
         if idempotency_key is not None:
-            return await self._append_with_key(
-                name, packed, checked_key(idempotency_key), if_offset, attempts
-            )
+            checked_key(idempotency_key)
+        attempts = self._attempts(timeout)
+        packed = await _packed(records, compression)
+        if idempotency_key is not None:
+            return await self._append_with_key(name, packed, idempotency_key, if_offset, attempts)
 
         async def send(stamp: Stamp) -> Receipt:
-            body = wire.pack_append(packed, if_offset=if_offset, producer=stamp)
-            return await self._append(name, body, attempts)
+            return await self._append(name, packed.with_stamp(stamp), attempts, if_offset=if_offset)
 
         return await self._lanes.append(name, send, attempts, if_offset=if_offset)
 
     async def _append_with_key(
-        self, stream: str, packed: list[bytes], key: str, if_offset: int | None, attempts: Attempts
+        self, stream: str, packed: Packed, key: str, if_offset: int | None, attempts: Attempts
     ) -> Receipt:
-        body = wire.pack_append(packed, if_offset=if_offset)
+        headers = {wire.IDEMPOTENCY_KEY_HEADER: key}
         try:
-            return await self._append(stream, body, attempts, {wire.IDEMPOTENCY_KEY_HEADER: key})
+            return await self._append(
+                stream, packed.with_stamp(), attempts, headers, if_offset=if_offset
+            )
         except Refused as refusal:
             failure = settled(refusal, unanswered=attempts.unanswered, if_offset=if_offset)
             if failure is refusal:
@@ -151,13 +161,16 @@ class AsyncClient(GroupCalls, IndexCalls):
         body: bytes,
         attempts: Attempts,
         headers: Mapping[str, str] | None = None,
+        *,
+        if_offset: int | None = None,
     ) -> Receipt:
         call = Call(
             "POST",
             wire.path_of("v1", "streams", stream, "records"),
+            query={"if_offset": if_offset},
             headers=headers or {},
             body=body,
-            content_type=wire.MSGPACK,
+            content_type=wire.BATCHES,
             writes=True,
             tells_timeout=True,
         )
@@ -242,7 +255,8 @@ class AsyncClient(GroupCalls, IndexCalls):
     ) -> Page:
         """Return records together with where to read on and how far the stream reaches.
 
-        `timestamp` (ms) begins at the first record at or after it. `until` is exclusive.
+        `timestamp` (ms) begins at the first record at or after it. `until` is exclusive. `order`
+        "desc" turns the range around: the records of [until, offset), the newest first.
         `wait_ms` waits for the first record. `consistency` is local, bounded (with `max_lag_ms`)
         or linearizable. `after` is a session token, by default this session's own. Raises
         OffsetTrimmed, BeyondHighWatermark, UnknownStream, or Unavailable.
@@ -260,14 +274,24 @@ class AsyncClient(GroupCalls, IndexCalls):
             after=self._token.index or None if after is None else after,
             order=order,
         )
+        return await self._page(stream, options, timeout, is_exact=True)
+
+    async def _page(
+        self, stream: str, options: ReadOptions, timeout: float | None, *, is_exact: bool
+    ) -> Page:
+        """Read one page; unless `is_exact`, it may go beyond its limit, to the end of a batch."""
+        as_batches = options.takes_batches and options.limit >= BATCHES_FROM_RECORDS
         call = Call(
             "GET",
             wire.path_of("v1", "streams", checked_stream(stream), "records"),
             query=options.query(),
-            wait_s=wait_ms / 1000,
+            headers={"Accept": f"{wire.BATCHES}, {wire.MSGPACK};q=0.9"} if as_batches else {},
+            wait_s=options.wait_ms / 1000,
         )
-        attempts = self._attempts(timeout, wait_ms / 1000)
-        page = await self._caller.call(call, attempts, page_from)
+        attempts = self._attempts(timeout, options.wait_ms / 1000)
+        limit = options.limit if is_exact else None
+        decode = partial(page_from, stream=stream, limit=limit, bytes_max=options.max_bytes)
+        page = await self._caller.call(call, attempts, decode)
         self._token.see(page.index)
         return page
 
@@ -282,34 +306,83 @@ class AsyncClient(GroupCalls, IndexCalls):
         timestamp: int | None = None,
         key: bytes | str | None = None,
         consistency: str = "local",
+        order: str = "asc",
         timeout: float | None = None,
     ) -> AsyncGenerator[Page, None]:
-        """Yield the pages of `[start, stop)`.
+        """Yield the pages of `[start, stop)`, of about `page_records` each.
 
-        Without `stop` up to the high watermark as the first page tells it.
+        Without `stop` up to the high watermark as the first page tells it. With `order` "desc" the
+        newest records come first.
         """
         if start is not None:
             checked_offset("start", start)
         if stop is not None:
             checked_count("stop", stop)
+        if order == "desc":
+            if timestamp is not None:
+                start = await self.offset_at(stream, timestamp, timeout=timeout)
+            options = ReadOptions(
+                limit=page_records, max_bytes=page_bytes, key=key, consistency=consistency
+            )
+            async with aclosing(
+                self._pages_down(stream, start or 0, stop, options, timeout)
+            ) as pages:
+                async for page in pages:
+                    yield page
+            return
+        checked_choice("order", order, ORDERS)
         offset = start
         while stop is None or offset is None or offset < stop:
-            page = await self.read_page(
-                stream,
-                offset,
+            options = ReadOptions(
+                offset=offset,
                 limit=page_records,
                 max_bytes=page_bytes,
                 timestamp=timestamp,
                 until=stop,
                 key=key,
                 consistency=consistency,
-                timeout=timeout,
+                after=self._token.index or None,
             )
+            page = await self._page(stream, options, timeout, is_exact=False)
             stop = page.high_watermark if stop is None else min(stop, page.high_watermark)
-            yield _cut(page, stop)
+            # Without what has been committed since the end was looked up.
+            yield _cut(page, 0, stop)
             if page.next_offset >= stop or (not page.records and page.next_offset == offset):
                 return
             offset, timestamp = page.next_offset, None
+
+    async def _pages_down(
+        self,
+        stream: str,
+        start: int,
+        stop: int | None,
+        options: ReadOptions,
+        timeout: float | None,
+    ) -> AsyncGenerator[Page, None]:
+        """Yield the pages of [start, stop), the newest first; a negative start is from the end."""
+        offset = stop
+        while True:
+            wanted = replace(
+                options,
+                offset=offset,
+                until=start if start >= 0 else None,
+                after=self._token.index or None,
+                order="desc",
+            )
+            try:
+                page = await self._page(stream, wanted, timeout, is_exact=True)
+            except BeyondHighWatermark as beyond:
+                if offset is None or offset <= beyond.high_watermark:
+                    raise
+                offset = beyond.high_watermark
+                continue
+            if start < 0:
+                start = max(0, page.high_watermark + start)
+            yield _cut(page, start, page.high_watermark)
+            low = max(start, page.log_start_offset)
+            if page.next_offset <= low or page.next_offset == offset:
+                return
+            offset = page.next_offset
 
     async def read_iter(
         self, stream: str, start: int | None = None, stop: int | None = None, **options: Any
@@ -356,7 +429,7 @@ class AsyncClient(GroupCalls, IndexCalls):
         if start is not None:
             checked_offset("start", start)
         tail = Tail(
-            self.read_page,
+            self._tail_page,
             self._caller.leave_node,
             checked_stream(stream),
             start,
@@ -364,6 +437,19 @@ class AsyncClient(GroupCalls, IndexCalls):
             on_gap=on_gap,
         )
         return tail.pages()
+
+    async def _tail_page(
+        self,
+        stream: str,
+        offset: int | None = None,
+        *,
+        limit: int,
+        key: bytes | str | None,
+        wait_ms: int,
+    ) -> Page:
+        after = self._token.index or None
+        options = ReadOptions(offset=offset, limit=limit, key=key, wait_ms=wait_ms, after=after)
+        return await self._page(stream, options, None, is_exact=False)
 
     # --- streams and the cluster
 
@@ -473,10 +559,19 @@ class AsyncClient(GroupCalls, IndexCalls):
         return Attempts(monotonic() + seconds + extra_s)
 
 
-def _cut(page: Page, stop: int) -> Page:
-    """Return `page` without what has been committed since the end was looked up."""
-    kept = [record for record in page.records if record.offset is None or record.offset < stop]
-    return page if len(kept) == len(page.records) else replace(page, records=kept)
+async def _packed(records: Sequence[Record], compression: str | None) -> Packed:
+    stamps = [record.timestamp for record in records if record.timestamp is not None]
+    rows = [pack_row(record) for record in records]
+    return await pack_rows_aside(rows, max(stamps, default=None), compression)
+
+
+def _cut(page: Page, start: int, stop: int) -> Page:
+    """Return `page` without what is not of [start, stop)."""
+    ends = [record.offset or 0 for record in (*page.records[:1], *page.records[-1:])]
+    if all(start <= offset < stop for offset in ends):
+        return page
+    kept = [record for record in page.records if start <= (record.offset or 0) < stop]
+    return replace(page, records=kept)
 
 
 def _stream_path(name: str) -> str:

@@ -10,7 +10,7 @@ from time import monotonic
 from typing import Any, Generic, TypeVar
 
 from . import wire
-from .answers import ClusterInfo, cluster_from
+from .answers import ClusterInfo, StoredBatches, cluster_from
 from .connection import Answer, Connections, NoAnswer, NotSent
 from .endpoints import Endpoints
 from .errors import ClusterUnreachable, CuteError, OutcomeUnknown, Unavailable
@@ -187,11 +187,17 @@ def _decoded(
     answer: Answer, attempts: Attempts, decode: Callable[[Any], T]
 ) -> _Answered[T] | CuteError:
     try:
-        return _Answered(decode(wire.decode_body(answer.content_type, answer.body)))
+        return _Answered(decode(_shape_of(answer)))
     except wire.MalformedAnswer as error:
         # A 2xx that cannot be read: whatever was asked for has been done.
         attempts.unanswered = True
         return OutcomeUnknown(f"{answer.node}: {error}")
+
+
+def _shape_of(answer: Answer) -> Any:
+    if answer.content_type.partition(";")[0].strip().lower() == wire.BATCHES:
+        return StoredBatches(answer.headers, answer.body)
+    return wire.decode_body(answer.content_type, answer.body)
 
 
 def _final(

@@ -9,9 +9,9 @@ from time import monotonic
 from types import TracebackType
 from typing import Self
 
-from . import wire
-from .arguments import checked_count
+from .arguments import checked_compression, checked_count
 from .batch import PendingBatch
+from .batch_format import pack_row
 from .record import Record, record_of
 from .window import Append, Window
 
@@ -29,6 +29,8 @@ class ProducerConfig:
     in_flight: int = 5
     """Batches under way at the same time."""
     compression: str | None = None
+    """`zstd` or `lz4`: batches are compressed before they are sent, where that makes them smaller.
+    """
     buffer_bytes: int = 32 * 1024 * 1024
     """Bytes accepted and not yet acknowledged, at most; `send` waits for room."""
     timeout_s: float = 30.0
@@ -45,8 +47,7 @@ class ProducerConfig:
             checked_count(name, getattr(self, name), least=1)
         if self.batch_records > BATCH_RECORDS_MAX:
             raise ValueError(f"batch_records: at most {BATCH_RECORDS_MAX}")
-        if self.compression is not None:
-            raise ValueError(f"compression: {self.compression!r} is not supported; use None")
+        checked_compression(self.compression)
 
 
 class BatchingProducer:
@@ -81,6 +82,7 @@ class BatchingProducer:
             stream,
             in_flight=config.in_flight,
             timeout_s=config.timeout_s,
+            compression=config.compression,
             append=append,
             register=register,
             close_open_batch=self._close_batch,
@@ -99,29 +101,30 @@ class BatchingProducer:
 
         Raises TypeError or ValueError for a record that cannot be sent, RuntimeError when closed.
         """
-        packed = wire.pack_record(record_of(value, key=key, headers=headers, timestamp=timestamp))
-        if len(packed) > self._config.buffer_bytes:
-            raise ValueError(f"a record of {len(packed)} bytes does not fit into buffer_bytes")
+        record = record_of(value, key=key, headers=headers, timestamp=timestamp)
+        row = pack_row(record)
+        if len(row) > self._config.buffer_bytes:
+            raise ValueError(f"a record of {len(row)} bytes does not fit into buffer_bytes")
         if self._is_turn_due:
             # A sender that never waits would keep the loop from sending what it has filled.
             self._is_turn_due = False
             await asyncio.sleep(0)
-        while self._buffered_bytes + len(packed) > self._config.buffer_bytes:
+        while self._buffered_bytes + len(row) > self._config.buffer_bytes:
             self._close_batch()
             await self._next_settled()
         if self._is_closed:
             raise RuntimeError("the producer is closed")
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._accept(packed, future)
+        self._accept(row, record.timestamp, future)
         return future
 
-    def _accept(self, packed: bytes, future: asyncio.Future[int]) -> None:
-        if self._open.packed and self._open.size + len(packed) > self._config.batch_bytes:
+    def _accept(self, row: bytes, timestamp: int | None, future: asyncio.Future[int]) -> None:
+        if self._open.rows and self._open.size + len(row) > self._config.batch_bytes:
             self._close_batch()
-        self._open.add(packed, future)
-        self._buffered_bytes += len(packed)
+        self._open.add(row, timestamp, future)
+        self._buffered_bytes += len(row)
         is_full = self._open.size >= self._config.batch_bytes
-        if is_full or len(self._open.packed) >= self._config.batch_records:
+        if is_full or len(self._open.rows) >= self._config.batch_records:
             self._close_batch()
         elif self._linger is None:
             loop = asyncio.get_running_loop()
@@ -132,7 +135,7 @@ class BatchingProducer:
         if self._linger is not None:
             self._linger.cancel()
             self._linger = None
-        if not self._open.packed:
+        if not self._open.rows:
             return
         batch, self._open = self._open, PendingBatch()
         batch.closed_at = monotonic()

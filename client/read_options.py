@@ -15,17 +15,17 @@ ORDERS = ("asc", "desc")
 class ReadOptions:
     """Raises TypeError or ValueError, naming the option."""
 
-    offset: int | None
-    limit: int
-    max_bytes: int | None
-    timestamp: int | None
-    until: int | None
-    key: bytes | str | None
-    wait_ms: int
-    consistency: str
-    max_lag_ms: int | None
-    after: int | None
-    order: str
+    offset: int | None = None
+    limit: int = 500
+    max_bytes: int | None = None
+    timestamp: int | None = None
+    until: int | None = None
+    key: bytes | str | None = None
+    wait_ms: int = 0
+    consistency: str = "local"
+    max_lag_ms: int | None = None
+    after: int | None = None
+    order: str = "asc"
 
     def __post_init__(self) -> None:
         if self.offset is not None:
@@ -42,6 +42,11 @@ class ReadOptions:
             raise TypeError(f"key: bytes or str is wanted, not {type(self.key).__name__}")
         checked_choice("consistency", self.consistency, CONSISTENCIES)
         checked_choice("order", self.order, ORDERS)
+
+    @property
+    def takes_batches(self) -> bool:
+        """Can stored batches answer this, without the node looking into them?"""
+        return self.key is None and self.order == "asc"
 
     def query(self) -> Mapping[str, int | str | bytes | None]:
         """Return the parameters that differ from the defaults of the API."""

@@ -116,6 +116,7 @@ class Client:
         timestamp: int | None = None,
         if_offset: int | None = None,
         idempotency_key: str | None = None,
+        compression: str | None = None,
         timeout: float | None = None,
     ) -> Receipt:
         """See `AsyncClient.produce`."""
@@ -128,6 +129,7 @@ class Client:
                 timestamp=timestamp,
                 if_offset=if_offset,
                 idempotency_key=idempotency_key,
+                compression=compression,
                 timeout=timeout,
             )
         )

@@ -25,7 +25,7 @@ OnGap = Literal["raise", "skip"]
 
 WAIT_MS = 5000
 """Length of a long poll: as long as a frozen node may go unnoticed."""
-PAGE_RECORDS = 1000
+PAGE_RECORDS = 5000
 LAG_MS_MAX = 5000
 """A node that has nothing new and has not heard from the leader for as long is left."""
 BEYOND_S_MAX = 30.0

@@ -21,7 +21,6 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Protocol
 
-from . import wire
 from .answers import Receipt
 from .batch import PendingBatch
 from .errors import (
@@ -69,6 +68,7 @@ class Window:
         *,
         in_flight: int,
         timeout_s: float,
+        compression: str | None,
         append: Append,
         register: Callable[[float], Awaitable[tuple[int, int]]],
         close_open_batch: Callable[[], None],
@@ -77,6 +77,7 @@ class Window:
         self._stream = stream
         self._in_flight = in_flight
         self._timeout_s = timeout_s
+        self._compression = compression
         self._append = append
         self._register = register
         self._close_open_batch = close_open_batch
@@ -139,7 +140,8 @@ class Window:
 
     async def _fly(self, flight: _Flight) -> Receipt:
         """Send until the outcome is final; what overtook an older batch is sent again after it."""
-        body = wire.pack_append(flight.batch.packed, producer=flight.stamp)
+        packed = await flight.batch.packed(self._compression)
+        body = packed.with_stamp(flight.stamp)
         while True:
             was_oldest = flight.is_oldest.is_set()
             try:

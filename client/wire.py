@@ -1,4 +1,4 @@
-"""How requests and answers look as bytes: pure functions, no I/O.
+"""How requests and answers look as bytes: pure functions, no I/O. Batches: `batch_format`.
 
 Bodies are JSON or msgpack, the same structure in both, except for keys and values:
 
@@ -21,7 +21,7 @@ from urllib.parse import quote, quote_from_bytes
 import msgpack  # type: ignore[import-untyped]
 
 from .errors import REFUSALS, CuteError, OutcomeUnknown, Refused, Throttled, Unavailable
-from .record import NO_HEADERS, Record
+from .record import NO_HEADERS, Record, stored_record
 
 JSON = "application/json"
 MSGPACK = "application/msgpack"
@@ -56,7 +56,7 @@ class MalformedAnswer(ValueError):
 
 
 def pack_record(record: Record) -> bytes:
-    """Return `record` as one element of an append's `records`, in msgpack."""
+    """Return `record` as one element of the `records` of a transaction's append, in msgpack."""
     shape: dict[str, object] = {"value": record.value}
     if record.key is not None:
         shape["key"] = record.key
@@ -71,21 +71,13 @@ def pack_record(record: Record) -> bytes:
 def pack_append(
     packed_records: Sequence[bytes],
     *,
+    stream: str,
     if_offset: int | None = None,
-    producer: tuple[int, int, int] | None = None,
-    stream: str | None = None,
 ) -> bytes:
-    """Return the msgpack body of an append; `producer` is (id, epoch, sequence).
-
-    With `stream` it is one of the appends of a transaction.
-    """
-    members: dict[str, object] = {}
-    if stream is not None:
-        members["stream"] = stream
+    """Return one of the appends of a transaction, in msgpack."""
+    members: dict[str, object] = {"stream": stream}
     if if_offset is not None:
         members["if"] = {"offset": if_offset}
-    if producer is not None:
-        members["producer"] = dict(zip(("id", "epoch", "sequence"), producer, strict=True))
     packer = msgpack.Packer(autoreset=False)
     packer.pack_map_header(1 + len(members))
     for name, value in members.items():
@@ -112,12 +104,12 @@ def pack_transaction(
 def record_from(shape: Mapping[str, Any]) -> Record:
     """Return a record as a read answers it, from JSON or msgpack. Raises MalformedAnswer."""
     try:
-        return Record(
-            value=bytes_from(shape, "value"),
-            key=bytes_from(shape, "key"),
-            headers=shape.get("headers") or NO_HEADERS,
-            timestamp=shape.get("timestamp"),
-            offset=shape.get("offset"),
+        return stored_record(
+            bytes_from(shape, "value"),
+            bytes_from(shape, "key"),
+            shape.get("headers") or NO_HEADERS,
+            shape.get("timestamp"),
+            shape.get("offset"),
         )
     except (AttributeError, TypeError, binascii.Error) as error:
         raise MalformedAnswer(f"not a record: {error}") from error

@@ -14,19 +14,18 @@ import asyncio
 import contextlib
 import os
 import shutil
-import signal
 import statistics
 import tempfile
 import time
+from pathlib import Path
 
 import aiohttp
-from demo import free_ports
-from memory import rss_mib
+from processes import MIB, rss_mib
+from systems import cute_cluster
 
 from cute_logger.client import AsyncClient
-from cute_logger.node.cli.local_cluster import NodePlace, NodeProcess, leader_of, start_node
+from cute_logger.node.cli.local_cluster import NodeProcess
 
-MIB = 1 << 20
 QUIET_S = 15.0
 
 
@@ -86,42 +85,34 @@ async def until_ready(node: NodeProcess) -> None:
 
 async def highest_rss(node: NodeProcess, seen: list[float]) -> None:
     while True:
-        seen.append(rss_mib(node))
+        seen.append(rss_mib(node.process.pid))
         await asyncio.sleep(0.05)
 
 
-async def run(mib: int, record_bytes: int, rate: float, folder: str) -> None:
-    ports = free_ports(6)
-    places = [NodePlace(f"n{i}", ports[i - 1], ports[i + 2], f"{folder}/n{i}") for i in (1, 2, 3)]
-    nodes = {place.id: await start_node(place, places) for place in places}
-    try:
-        leader = nodes[await leader_of(list(nodes.values()))]
-        away = next(node for node in nodes.values() if node is not leader)
+async def run(mib: int, record_bytes: int, rate: float, folder: Path) -> None:
+    async with cute_cluster(folder) as cluster:
+        leader = await cluster.leader()
+        away = next(node for node in cluster.nodes.values() if node is not leader)
         async with AsyncClient([leader.place.http]) as client:
             await client.create_stream("much")
             await client.create_stream("probe")
-            away.signal(signal.SIGKILL)
-            await away.process.wait()
+            await cluster.kill(away)
             await send(client, mib, record_bytes)
             probe = Probe(client, rate)
             probe.start()
             await asyncio.sleep(QUIET_S)
             probe.take()
             await asyncio.sleep(QUIET_S)
-            quiet, before = probe.take(), rss_mib(leader)
+            quiet, before = probe.take(), rss_mib(leader.process.pid)
             seen: list[float] = []
             watching = asyncio.create_task(highest_rss(leader, seen))
             started = time.monotonic()
-            nodes[away.place.id] = await start_node(away.place, places)
-            await until_ready(nodes[away.place.id])
+            await cluster.start_node(away.place.id)
+            await until_ready(cluster.nodes[away.place.id])
             seconds = time.monotonic() - started
             busy = probe.take()
             await probe.stop()
             watching.cancel()
-    finally:
-        for node in nodes.values():
-            node.signal(signal.SIGTERM)
-        await asyncio.gather(*(node.process.wait() for node in nodes.values()))
     print(f"{mib} MiB behind, ready after {seconds:.1f} s: {mib * MIB / seconds / 1e6:.0f} MB/s")
     for name, (p50, p99, longest) in (("before", quiet), ("meanwhile", busy)):
         print(f"appends {name}: p50 {p50:.1f} ms, p99 {p99:.1f} ms, max {longest:.1f} ms")
@@ -135,7 +126,7 @@ def main() -> None:
     parser.add_argument("--record-bytes", type=int, default=10_000)
     parser.add_argument("--rate", type=float, default=200.0, help="appends per second")
     arguments = parser.parse_args()
-    folder = tempfile.mkdtemp(prefix="cute-catchup-")
+    folder = Path(tempfile.mkdtemp(prefix="cute-catchup-"))
     try:
         asyncio.run(run(arguments.mib, arguments.record_bytes, arguments.rate, folder))
     finally:

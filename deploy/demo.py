@@ -18,8 +18,6 @@ import contextlib
 import gzip
 import itertools
 import shutil
-import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -29,8 +27,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from systems import CuteSystem, cute_cluster
+
 from cute_logger.client import AsyncClient, CuteError
-from cute_logger.node.cli.local_cluster import NodePlace, NodeProcess, leader_of, start_node
 
 STREAM = "demo"
 PROBE_STREAM = "probe"
@@ -74,14 +73,6 @@ def write_corpus(path: Path, lines_wanted: int) -> tuple[int, int]:
     raise AssertionError("an endless iterator ended")
 
 
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
-
-
 @dataclass
 class Probe:
     """Appends a small record all the time and notes when each was acknowledged."""
@@ -108,45 +99,41 @@ class Probe:
 
 @dataclass
 class Demo:
-    nodes: list[NodeProcess]
+    cluster: CuteSystem
     client: AsyncClient
     probe: Probe
 
     async def kill_leader(self) -> float:
         """Kill the leader, wait until writes go on, start it again; returns the write gap."""
-        leader = await leader_of(self.nodes)
-        at = next(i for i, node in enumerate(self.nodes) if node.place.id == leader)
+        leader = await self.cluster.leader()
         moment = time.monotonic()
-        self.nodes[at].signal(signal.SIGKILL)
-        await self.nodes[at].process.wait()
+        await self.cluster.kill(leader)
         gap = await self.probe.gap_after(moment)
-        places = [node.place for node in self.nodes]
-        self.nodes[at] = await start_node(places[at], places)
-        await leader_of(self.nodes)
-        print(f"killed {leader}: writes went on after {gap * 1000:.0f} ms", flush=True)
+        await self.cluster.heal()
+        killed = leader.place.id
+        print(f"killed {killed}: writes went on after {gap * 1000:.0f} ms", flush=True)
         return gap
 
     async def kill_all(self) -> None:
         """Kill every node at once, start them again and tell when writes went on."""
-        places = [node.place for node in self.nodes]
-        for node in self.nodes:
-            node.signal(signal.SIGKILL)
-        await asyncio.gather(*(node.process.wait() for node in self.nodes))
+        await self.cluster.kill_all()
         restarted = time.monotonic()
-        self.nodes = [await start_node(place, places) for place in places]
+        healing = asyncio.create_task(self.cluster.heal())
         await self.probe.gap_after(restarted)
+        await healing
         first = next(at for at in self.probe.acknowledged_at if at > restarted)
         seconds = first - restarted
         print(f"killed all: writes went on {seconds:.1f} s after the restart", flush=True)
 
     async def produce(self, corpus: Path, size: int, kills: int) -> list[float]:
         """Feed the corpus to `cute produce`, killing leaders at even distances on the way."""
-        urls = ",".join(node.place.http for node in self.nodes)
+        urls = ",".join(self.cluster.servers)
         produce = await asyncio.create_subprocess_exec(
             *CUTE, "--server", urls, "produce", STREAM, stdin=asyncio.subprocess.PIPE
         )
         assert produce.stdin is not None
-        gaps, fed = [], 0
+        gaps: list[float] = []
+        fed = 0
         with corpus.open("rb") as file:
             while chunk := file.read(CHUNK_BYTES):
                 produce.stdin.write(chunk)
@@ -159,10 +146,10 @@ class Demo:
             raise SystemExit("cute produce failed")
         return gaps
 
-    async def differs(self, node: NodeProcess, corpus: Path) -> bool:
-        """Whether `node` serves anything else than the corpus, byte for byte."""
+    async def differs(self, server: str, corpus: Path) -> bool:
+        """Whether the node at `server` serves anything else than the corpus, byte for byte."""
         read = await asyncio.create_subprocess_exec(
-            *CUTE, "--server", node.place.http, "read", STREAM, "--consistency", "linearizable",
+            *CUTE, "--server", server, "read", STREAM, "--consistency", "linearizable",
             stdout=asyncio.subprocess.PIPE,
         )  # fmt: skip
         assert read.stdout is not None
@@ -180,37 +167,27 @@ class Demo:
 async def run(kills: int, lines_wanted: int, folder: Path) -> int:
     corpus = folder / "corpus"
     lines, size = await asyncio.to_thread(write_corpus, corpus, lines_wanted)
-    ports = free_ports(6)
-    places = [
-        NodePlace(f"n{i}", ports[i - 1], ports[i + 2], str(folder / f"n{i}")) for i in (1, 2, 3)
-    ]
-    nodes = [await start_node(place, places) for place in places]
-    async with AsyncClient([place.http for place in places]) as client:
-        demo = Demo(nodes, client, Probe(client))
-        try:
-            await leader_of(nodes)
-            for stream in (STREAM, PROBE_STREAM):
-                await client.create_stream(stream)
-            probing = asyncio.create_task(demo.probe.run())
-            started = time.monotonic()
-            gaps = await demo.produce(corpus, size, kills)
-            seconds = time.monotonic() - started
-            await demo.kill_all()
-            probing.cancel()
-            different = [node for node in demo.nodes if await demo.differs(node, corpus)]
-        finally:
-            for node in demo.nodes:
-                node.signal(signal.SIGTERM)
-            await asyncio.gather(*(node.process.wait() for node in demo.nodes))
+    async with cute_cluster(folder) as cluster, AsyncClient(cluster.servers) as client:
+        demo = Demo(cluster, client, Probe(client))
+        for stream in (STREAM, PROBE_STREAM):
+            await client.create_stream(stream)
+        probing = asyncio.create_task(demo.probe.run())
+        started = time.monotonic()
+        gaps = await demo.produce(corpus, size, kills)
+        seconds = time.monotonic() - started
+        await demo.kill_all()
+        probing.cancel()
+        servers = {node.place.id: node.place.http for node in cluster.nodes.values()}
+        different = [node for node, url in servers.items() if await demo.differs(url, corpus)]
     print(
         f"{lines} records, {size / 1e6:.1f} MB in {seconds:.1f} s: {size / 1e6 / seconds:.1f} MB/s"
     )
     milliseconds = ", ".join(f"{gap * 1000:.0f}" for gap in gaps)
     if gaps:
         print(f"write gaps: {milliseconds} ms; median {statistics.median(gaps) * 1000:.0f} ms")
-    for node in demo.nodes:
-        print(f"{node.place.id}: {'DIFFERENT' if node in different else 'identical'}")
-    print(f"{len(different)} differences on {len(demo.nodes)} nodes")
+    for node in servers:
+        print(f"{node}: {'DIFFERENT' if node in different else 'identical'}")
+    print(f"{len(different)} differences on {len(servers)} nodes")
     return 1 if different else 0
 
 

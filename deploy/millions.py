@@ -19,14 +19,15 @@ import statistics
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import aiohttp
 from catchup import until_ready
-from demo import free_ports
-from memory import rss_mib
+from processes import rss_mib
+from systems import CuteSystem, cute_cluster
 
 from cute_logger.client import AsyncClient, Record
-from cute_logger.node.cli.local_cluster import NodePlace, NodeProcess, leader_of, start_node
+from cute_logger.node.cli.local_cluster import NodePlace
 from cute_logger.storage import Log
 
 STREAM = "millions"
@@ -53,16 +54,14 @@ async def fill(client: AsyncClient, millions: int) -> float:
     return time.monotonic() - started
 
 
-async def restart(
-    node: NodeProcess, places: list[NodePlace], how: signal.Signals
-) -> tuple[NodeProcess, float]:
-    """End a node and start it; the new process and the seconds from its start until it is ready."""
-    node.signal(how)
-    await node.process.wait()
+async def restart(cluster: CuteSystem, name: str, how: signal.Signals) -> float:
+    """End a node and start it; the seconds from its start until it is ready."""
+    cluster.nodes[name].signal(how)
+    await cluster.nodes[name].process.wait()
     started = time.monotonic()
-    node = await start_node(node.place, places)
-    await until_ready(node)
-    return node, time.monotonic() - started
+    await cluster.start_node(name)
+    await until_ready(cluster.nodes[name])
+    return time.monotonic() - started
 
 
 async def time_reads(read: Callable[[int], Awaitable[None]], high: int) -> tuple[float, float]:
@@ -124,32 +123,23 @@ def show(what: str, figures: tuple[float, float]) -> None:
     print(f"read {what}: p50 {figures[0]:.3f} ms, p99 {figures[1]:.3f} ms")
 
 
-async def run(millions: int, folder: str) -> None:
-    ports = free_ports(6)
-    places = [NodePlace(f"n{i}", ports[i - 1], ports[i + 2], f"{folder}/n{i}") for i in (1, 2, 3)]
-    nodes = {place.id: await start_node(place, places) for place in places}
-    try:
-        leader = await leader_of(list(nodes.values()))
-        name = next(name for name in nodes if name != leader)
-        async with AsyncClient([place.http for place in places]) as client:
+async def run(millions: int, folder: Path) -> None:
+    async with cute_cluster(folder) as cluster:
+        leader = await cluster.leader()
+        name = next(name for name, node in cluster.nodes.items() if node is not leader)
+        async with AsyncClient(cluster.servers) as client:
             seconds = await fill(client, millions)
         rate = millions * 1e6 / seconds
         print(f"{millions} million records in {seconds:.0f} s, {rate:.0f} a second")
         for how in (signal.SIGKILL, signal.SIGTERM):
-            taken = []
-            for _ in range(RESTARTS):
-                nodes[name], seconds = await restart(nodes[name], places, how)
-                taken.append(seconds)
+            taken = [await restart(cluster, name, how) for _ in range(RESTARTS)]
             middle, worst = statistics.median(taken), max(taken)
             print(f"ready after {how.name}: median {middle:.2f} s, max {worst:.2f} s")
-        await read_over_http(nodes[name].place, millions * 1_000_000)
-        sizes = ", ".join(f"{rss_mib(node):.0f}" for node in nodes.values())
+        await read_over_http(cluster.nodes[name].place, millions * 1_000_000)
+        sizes = ", ".join(f"{rss_mib(pid):.0f}" for pid in cluster.pids)
         print(f"memory of the nodes: {sizes} MiB")
-    finally:
-        for node in nodes.values():
-            node.signal(signal.SIGTERM)
-        await asyncio.gather(*(node.process.wait() for node in nodes.values()))
-    await read_files(f"{places[0].data}/streams/{1:010d}", millions * 1_000_000)
+        data = cluster.nodes[name].place.data
+    await read_files(f"{data}/streams/{1:010d}", millions * 1_000_000)
 
 
 def main() -> None:
@@ -157,7 +147,7 @@ def main() -> None:
     parser.add_argument("--millions", type=int, default=10)
     parser.add_argument("--data", help="folder for the nodes' data; by default a temporary one")
     arguments = parser.parse_args()
-    folder = tempfile.mkdtemp(prefix="cute-millions-", dir=arguments.data)
+    folder = Path(tempfile.mkdtemp(prefix="cute-millions-", dir=arguments.data))
     try:
         asyncio.run(run(arguments.millions, folder))
     finally:

@@ -7,11 +7,12 @@ together. That is the group commit: the busier the node, the larger its entries.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from .commands import Command, encode_commands
 from .errors import NoLeader, OutcomeUnknown, Refused, ReplicationError
+from .guards import Guard, Verdict
 
 COMMAND_OVERHEAD_BYTES = 128
 """Counted per command beside its body, so that many small ones are bounded too."""
@@ -23,10 +24,14 @@ Settle = Callable[[Any], None]
 class Pending:
     """One command and who waits for its result (or for a ReplicationError). Settles once."""
 
-    __slots__ = ("_settle", "command", "proposed", "size")
+    __slots__ = ("_settle", "command", "guard", "proposed", "size")
 
-    def __init__(self, command: Command, body_bytes: int, settle: Settle) -> None:
+    def __init__(
+        self, command: Command, body_bytes: int, settle: Settle, guard: Guard | None = None
+    ) -> None:
         self.command = command
+        self.guard = guard
+        """Says whether it may be proposed; `Verdict.LOOK_AGAIN` may be its outcome then."""
         self.size = body_bytes + COMMAND_OVERHEAD_BYTES
         self.proposed = False
         """Part of an entry: from here on only the log knows its fate."""
@@ -49,10 +54,19 @@ class Pending:
 class Entry:
     """The commands of one proposed entry (a `raft.Proposal`)."""
 
-    def __init__(self, parts: list[Pending]) -> None:
+    def __init__(self, parts: list[Pending], number: int, on_end: Callable[[Entry], None]) -> None:
+        self.number = number
+        """Of its first command: counts all that this node proposed."""
         self._parts = parts
+        self._on_end = on_end
+
+    def commands(self) -> Iterator[tuple[int, Command]]:
+        """With their numbers."""
+        for number, part in enumerate(self._parts, self.number):
+            yield number, part.command
 
     def applied(self, result: list[Any]) -> None:
+        self._on_end(self)
         for part, outcome in zip(self._parts, result, strict=True):
             part.settle(outcome)
 
@@ -64,6 +78,7 @@ class Entry:
         self._fail(error)
 
     def _fail(self, error: ReplicationError) -> None:
+        self._on_end(self)
         for part in self._parts:
             part.settle(error)
 
@@ -73,6 +88,9 @@ class Coalescer:
         self.bytes = 0
         self._entry_bytes_max = entry_bytes_max
         self._waiting: deque[Pending] = deque()
+        self._count = 0
+        """Commands proposed so far."""
+        self._under_way: dict[Entry, None] = {}
 
     def __bool__(self) -> bool:
         return bool(self._waiting)
@@ -87,22 +105,55 @@ class Coalescer:
         self.bytes += pending.size
 
     def take(self) -> tuple[bytes, Entry] | None:
-        """The next entry's payload and its waiters; None if nobody waits."""
+        """The next entry's payload and its waiters; None if nobody waits, or only for others."""
         parts: list[Pending] = []
+        held: list[Pending] = []
         size = 0
         while self._waiting and len(parts) < COMMANDS_PER_ENTRY_MAX:
             pending = self._waiting[0]
             if parts and size + pending.size > self._entry_bytes_max:
                 break
             self._waiting.popleft()
+            if not self._may_go(pending, parts) and not pending.abandoned:
+                held.append(pending)
+                continue
             self.bytes -= pending.size
             if not pending.abandoned:
                 pending.proposed = True
                 size += pending.size
                 parts.append(pending)
+        self._waiting.extendleft(reversed(held))
         if not parts:
             return None
-        return encode_commands([part.command for part in parts]), Entry(parts)
+        entry = Entry(parts, self._count + 1, self._ended)
+        self._count += len(parts)
+        self._under_way[entry] = None
+        return encode_commands([part.command for part in parts]), entry
+
+    def _may_go(self, pending: Pending, parts: list[Pending]) -> bool:
+        """Judge a guarded command behind `parts`; if it never may go, it is settled."""
+        guard = pending.guard
+        if guard is None or pending.abandoned:
+            return True
+        verdict = guard.judge(self._ahead(guard.cleared, parts))
+        if verdict is Verdict.HOLDS:
+            return True
+        if verdict is not Verdict.WAIT:
+            pending.settle(verdict)
+        return False
+
+    def _ahead(self, cleared: int, parts: list[Pending]) -> Iterator[tuple[int, Command]]:
+        """The commands under way, and those of the entry being made, behind number `cleared`."""
+        for entry in self._under_way:
+            for number, command in entry.commands():
+                if number > cleared:
+                    yield number, command
+        for number, part in enumerate(parts, self._count + 1):
+            if number > cleared:
+                yield number, part.command
+
+    def _ended(self, entry: Entry) -> None:
+        self._under_way.pop(entry, None)
 
     def refuse_all(self, error: Refused | None = None) -> None:
         """Not the leader (any more): none of these ever reached the log."""

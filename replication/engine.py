@@ -27,6 +27,7 @@ from ..storage.wal import Entry, Flush
 from . import retention, upstream
 from .barrier import ReadBarrier
 from .capacity import Capacity
+from .checkpoint_scrub import CheckpointScrub
 from .coalescer import Coalescer, Pending, Settle
 from .commands import Command, InitCluster
 from .compactor import Compactor
@@ -125,6 +126,7 @@ class Engine:
             measures=measures,
             post=gate.post,
             wake=self.pump,
+            checkpoint_scrub=CheckpointScrub(files, folder.path, measures, self.persistence.renew),
         )
         self.compactor = Compactor(
             jobs=self._jobs,
@@ -292,6 +294,8 @@ class Engine:
             self._announced_index = self.machine.applied_index
             self._on_applied()
             self.machine.changed.clear()
+            if self.coalescer:
+                self.pump()  # somebody may have waited for just that
         if self.core.backlog:
             self.pump()
         self._arm()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any, cast
 
 import msgspec
@@ -20,6 +21,7 @@ from .commands import (
 from .dedupe import body_digest
 from .errors import BatchTooLarge
 from .groups import describe, unknown_group
+from .guards import Guard, Placed
 from .reads import LocalReads
 from .types import (
     Append,
@@ -40,8 +42,22 @@ class GroupCalls(LocalReads):
     """The part of a replica that groups use. Writes raise what `Replica.append` raises, too."""
 
     @abstractmethod
-    async def _submit(self, command: Command, body_bytes: int, timeout_s: float) -> Any:
-        """Have the command applied and return its result, or raise its refusal."""
+    async def _submit(
+        self, command: Command, body_bytes: int, timeout_s: float, guard: Guard | None = None
+    ) -> Any:
+        """Have the command applied and return its result, or raise its refusal. With a guard that
+        says so, `Verdict.LOOK_AGAIN`.
+        """
+
+    @abstractmethod
+    async def _submit_if(
+        self,
+        command: AppendBatch | Transact,
+        body_bytes: int,
+        conditions: Sequence[Placed],
+        timeout_s: float,
+    ) -> Any:
+        """Do that if the conditions hold."""
 
     # ---- reads, on any node
 
@@ -117,10 +133,16 @@ class GroupCalls(LocalReads):
             appends,
             commits,
             transaction.idempotency_key,
-            _digest(appends, commits),
+            transaction_digest(appends, commits),
             self._runtime.wall_ms(),
         )
-        return cast("TransactionReceipt", await self._submit(command, body_bytes, timeout_s))
+        conditions = [
+            Placed(append.stream, condition, at)
+            for at, append in enumerate(transaction.appends)
+            for condition in append.conditions
+        ]
+        receipt = await self._submit_if(command, body_bytes, conditions, timeout_s)
+        return cast("TransactionReceipt", receipt)
 
     def _command_of(self, commit: OffsetCommit) -> CommitOffset:
         return CommitOffset(
@@ -145,7 +167,7 @@ class GroupCalls(LocalReads):
         )
 
 
-def _digest(appends: list[AppendBatch], commits: list[CommitOffset]) -> bytes:
+def transaction_digest(appends: list[AppendBatch], commits: list[CommitOffset]) -> bytes:
     """Tells a repeat from another transaction under the same key."""
     appended = [(append.stream, append.digest) for append in appends]
     committed = [(commit.group, commit.stream, commit.offset) for commit in commits]

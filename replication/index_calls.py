@@ -130,6 +130,12 @@ class IndexCalls(GroupCalls):
         """The first offset from `offset` on that may have a record of the key. UnknownStream."""
         return await self._searches().skip_absent(self._stream(stream), key, offset)
 
+    async def skip_absent_down(self, stream: str, key: bytes, start: int, top: int) -> int:
+        """The end, at most `top`, below which there may be a record of the key above `start`, by
+        the filters. UnknownStream.
+        """
+        return await self._searches().skip_absent_down(self._stream(stream), key, start, top)
+
     # ---- what a search awaits
 
     async def batches(self, stream: Stream, offset: int, bytes_max: int) -> list[Batch]:

@@ -142,6 +142,13 @@ class StateMachine:
             return self.producers.repeat(command.producer, stream.id, command.digest)
         return None
 
+    def is_repeat(self, command: AppendBatch | Transact) -> bool:
+        """Would it be answered, whatever its conditions are, by what was done before?"""
+        if isinstance(command, Transact):
+            return self.transactions.repeat(command, self.log_time) is not None
+        stream = self.streams.get(command.stream)
+        return stream is not None and self._find_repeat(stream, command) is not None
+
     def _write(self, stream: Stream, command: AppendBatch, index: int, term: int) -> Appended:
         timestamp = max(command.timestamp, stream.last_timestamp or 0)
         newest = command.max_timestamp

@@ -52,6 +52,8 @@ class Measures:
     """Read to compact streams: to find out what may go, and to do it."""
     compactions: int = 0
     """Segments that compaction made here."""
+    damaged_checkpoints: int = 0
+    """Found so and written anew."""
 
 
 @dataclass(frozen=True, slots=True)

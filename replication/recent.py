@@ -85,7 +85,7 @@ class Recent:
         """Whole batches from the one that holds `offset`, at least one; None if they are only in
         the file.
         """
-        found = self._newest(stream_id, offset, bytes_max)
+        found = self.newest(stream_id, offset, bytes_max)
         if found is None:
             found = self._stretches.read(stream_id, offset, bytes_max)
         if found is None:
@@ -94,7 +94,8 @@ class Recent:
             self.hits += 1
         return found
 
-    def _newest(self, stream_id: int, offset: int, bytes_max: int) -> list[Batch] | None:
+    def newest(self, stream_id: int, offset: int, bytes_max: int) -> list[Batch] | None:
+        """As `read`, of the newest batches alone."""
         batches = self._streams.get(stream_id)
         if not batches or offset < batches[0].base_offset:
             return None

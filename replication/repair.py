@@ -23,6 +23,7 @@ from typing import NamedTuple
 from ..storage.errors import BadCopy, DamagedBatch
 from ..storage.names import generation_of
 from . import upstream
+from .checkpoint_scrub import CheckpointScrub
 from .config import Limits
 from .jobs import Jobs
 from .machine import StateMachine
@@ -97,6 +98,7 @@ class Repairs:
         measures: Measures,
         post: Callable[[str, Message], object],
         wake: Callable[[], None],
+        checkpoint_scrub: CheckpointScrub,
     ) -> None:
         """`wake` makes a `poll` come soon."""
         self._jobs = jobs
@@ -113,7 +115,7 @@ class Repairs:
         self._asked: str | None = None
         self._asked_at = 0.0
         self._request = 0
-        self._scrub = Scrub(jobs, machine, stream_files, limits, measures, self)
+        self._scrub = Scrub(jobs, machine, stream_files, limits, measures, self, checkpoint_scrub)
         for stream_id, damage in stream_files.found_damaged:
             self._note(stream_id, damage)
 

@@ -22,6 +22,7 @@ from .commands import (
     RegisterProducer,
     TrimStream,
 )
+from .conditions import ConditionCalls
 from .config import Address, ReplicaConfig
 from .engine import Engine
 from .errors import (
@@ -37,7 +38,7 @@ from .errors import (
 )
 from .gate import Gate
 from .group_calls import BODY_BYTES_MAX
-from .index_calls import IndexCalls
+from .guards import Guard, Placed
 from .journal import RaftJournal
 from .measures import DamagedPlace, Measures, Vitals
 from .members import VOTER, Member
@@ -52,7 +53,7 @@ from .types import Append, ClusterStatus, NodeStatus, Receipt, StreamConfig, Str
 HAND_OVER_TIMEOUT_S = 2.0
 
 
-class Replica(IndexCalls):
+class Replica(ConditionCalls):
     """Made by `Replica.start`; `stop` hands leadership over and flushes."""
 
     def __init__(self, config: ReplicaConfig, files: FileSystem) -> None:
@@ -285,7 +286,9 @@ class Replica(IndexCalls):
         if len(append.body) > BODY_BYTES_MAX:
             raise BatchTooLarge(f"a batch of {len(append.body)} bytes", limit_bytes=BODY_BYTES_MAX)
         command = self._batch_of(append, with_key=True)
-        return cast("Receipt", await self._submit(command, len(append.body), timeout_s))
+        conditions = [Placed(append.stream, each, None) for each in append.conditions]
+        receipt = await self._submit_if(command, len(append.body), conditions, timeout_s)
+        return cast("Receipt", receipt)
 
     async def create_stream(
         self, name: str, config: StreamConfig, *, timeout_s: float
@@ -320,7 +323,12 @@ class Replica(IndexCalls):
         command = RegisterProducer(name, self._runtime.wall_ms())
         return cast("tuple[int, int]", await self._submit(command, 0, timeout_s))
 
-    async def _submit(self, command: Command, body_bytes: int, timeout_s: float) -> Any:
+    def _knows_all(self) -> bool:
+        return self.is_leader and self._machine.applied_term == self._core.term()
+
+    async def _submit(
+        self, command: Command, body_bytes: int, timeout_s: float, guard: Guard | None = None
+    ) -> Any:
         self._check_intake()
         if body_bytes and not self._engine.has_room():
             raise DiskFull(
@@ -333,7 +341,7 @@ class Replica(IndexCalls):
             if not settled.done():
                 settled.set_result(outcome)
 
-        pending = Pending(command, body_bytes, settle)
+        pending = Pending(command, body_bytes, settle, guard)
         self._engine.submit(pending)
         try:
             async with asyncio.timeout(timeout_s):

@@ -1,4 +1,5 @@
-"""Reads all segments in the background, slowly, to find damage while other nodes can still help.
+"""Reads all segments and the checkpoint in the background, slowly, to find damage while other nodes
+can still help.
 
 One small job at a time on the streams lane, so that whoever wants something else from the disk
 waits for one piece at most. At a damaged place it waits a while for the repair and goes on from
@@ -12,8 +13,10 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Protocol
 
-from ..storage.errors import DamagedBatch
+from ..storage import checkpoint
+from ..storage.errors import Damaged, DamagedBatch
 from ..storage.verify import Cursor
+from .checkpoint_scrub import CheckpointScrub
 from .config import Limits
 from .jobs import Jobs
 from .machine import StateMachine
@@ -47,6 +50,7 @@ class Scrub:
         limits: Limits,
         measures: Measures,
         damages: Damages,
+        checkpoint_scrub: CheckpointScrub,
     ) -> None:
         self._jobs = jobs
         self._machine = machine
@@ -54,6 +58,8 @@ class Scrub:
         self._limits = limits
         self._measures = measures
         self._damages = damages
+        self._checkpoint = checkpoint_scrub
+        self._is_at_checkpoint = False
         self._is_reading = False
         self._next_at: float | None = None
         self._streams: list[int] = []
@@ -70,17 +76,36 @@ class Scrub:
             self._next_at = now + min(FIRST_S, self._limits.scrub_pause_s)
         if now < self._next_at or self._is_waiting(now):
             return
-        if not self._streams:
-            self._streams = [stream.id for stream in self._machine.streams.values()]
-            self._cursor = Cursor()
-        if not self._streams:
-            self._next_at = now + self._limits.scrub_pause_s
-            return
         self._next_at = max(self._next_at, now - LATE_S_MAX)
         self._is_reading = True
+        if not self._streams and not self._is_at_checkpoint:
+            self._streams = [stream.id for stream in self._machine.streams.values()]
+            self._cursor = Cursor()
+            self._is_at_checkpoint = True
+            self._checkpoint.begin()
+        if self._is_at_checkpoint:
+            self._jobs.run(Lane.STREAMS, self._checkpoint.step, self._checkpoint_stepped)
+            return
         skips, self._waits_for = self._waits_for, None
         job = partial(self._step, self._streams[-1], self._cursor, skips)
         self._jobs.run(Lane.STREAMS, job, self._stepped)
+
+    def _checkpoint_stepped(self, done: Future[checkpoint.Place | Damaged | None]) -> None:
+        self._is_reading = False
+        size = self._checkpoint.stepped(done.result())
+        if size is None:
+            self._is_at_checkpoint = False
+        else:
+            self._measures.scrubbed_bytes += size
+        self._next(size or 0)
+
+    def _next(self, size: int) -> None:
+        """Rest for what was read, or until the next round."""
+        assert self._next_at is not None
+        if self._streams or self._is_at_checkpoint:
+            self._next_at += max(size, STEP_BYTES_MIN) / self._limits.scrub_bytes_per_s
+        else:
+            self._next_at += self._limits.scrub_pause_s
 
     def _is_waiting(self, now: float) -> bool:
         """Is the damage found last still being mended? If it was, forget it."""
@@ -117,7 +142,4 @@ class Scrub:
         else:
             self._streams.pop()
             self._cursor = Cursor()
-        if self._streams:
-            self._next_at += max(size, STEP_BYTES_MIN) / self._limits.scrub_bytes_per_s
-        else:
-            self._next_at += self._limits.scrub_pause_s
+        self._next(size)

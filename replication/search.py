@@ -299,7 +299,7 @@ class Search:
         while top > start:
             if self.page.is_full or self._left_bytes <= 0:
                 return top
-            top, bottom = await self._skip_down(start, top)
+            top, bottom = await self.skip_down(start, top)
             if top <= start:
                 return None
             bottom = max(bottom, start, top - _DOWN_RECORDS)
@@ -358,7 +358,7 @@ class Search:
                 return at
         return at
 
-    async def _skip_down(self, start: int, top: int) -> tuple[int, int]:
+    async def skip_down(self, start: int, top: int) -> tuple[int, int]:
         """The last offset below `top` whose segment may hold a match, plus one, and where that
         segment begins.
         """

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
-from ..storage.index_values import source_of
+from ..storage.index_values import Source, source_of
 from ..storage.record import StoredRecord
 from ..storage.value_index import Hit
 from . import upstream
@@ -18,6 +19,7 @@ from .machine import unknown_index
 from .search import FilterCounts, Page, Reader, Search
 from .search_terms import Asked, Terms
 from .stream import Stream
+from .types import NoRecord
 
 NEWEST_S: Final = 10.0
 """Longest look for a key without an index on keys."""
@@ -46,27 +48,13 @@ class Searches:
 
         Raises UnknownIndex, UnknownStream, BadSearch, NotReady.
         """
-        definition = stream.indexes.get(index)
-        if definition is None:
-            raise unknown_index(stream.name, index)
+        definition = _definition(stream, index)
         source = find_source(definition.on)
         terms = Terms(asked, source)
         if definition.kind == BLOOM and terms.point is None:
             raise BadSearch("eq: a bloom index finds nothing else", field="eq")
         at = None if cursor is None else _checked(unpack_cursor(cursor), stream, definition, asked)
-        is_tree = definition.kind != BLOOM
-        search = Search(
-            stream,
-            terms,
-            source.find,
-            self._reader,
-            tree=self._indexer.tree(stream, definition.id) if is_tree else None,
-            filters=None if is_tree else self._indexer.filters(stream, definition.id),
-            files=self._indexer.files,
-            counts=self.counts,
-            page=Page(limit, bytes_max),
-            hurry=self._indexer.hurry,
-        )
+        search = self._of_index(stream, definition, terms, source, Page(limit, bytes_max))
         position: int | Hit | None
         if terms.point is None:
             position = await search.by_value(at.hit if at is not None else None)
@@ -112,6 +100,71 @@ class Searches:
             return offset
         return await self._for_key(stream, key, tree=None).skip_up(offset)
 
+    async def first_broken(self, stream: Stream, condition: NoRecord) -> int | None:
+        """The offset of the first record that breaks the condition, None if it holds.
+
+        Raises UnknownIndex, BadSearch, OffsetTrimmed if records that it speaks of are gone.
+        """
+        at: int | None = condition.after + 1
+        while at is not None:
+            if at < stream.log_start_offset:
+                raise OffsetTrimmed(
+                    f"whether there was such a record from offset {at} on is not known any more",
+                    log_start_offset=stream.log_start_offset,
+                    high_watermark=stream.next_offset,
+                )
+            search = self._for_condition(stream, condition)
+            at = await search.up(at)
+            if search.page.records:
+                return search.page.records[0].offset
+        return None
+
+    def accepts(self, stream: Stream, condition: NoRecord) -> Callable[[StoredRecord], bool]:
+        """Whether a record is one that the condition speaks of. UnknownIndex, BadSearch."""
+        source, terms = self._asked_by(stream, condition)
+
+        def accept(record: StoredRecord) -> bool:
+            value = source.find(record)
+            return value is not None and terms.accept(value)
+
+        return accept
+
+    def _asked_by(self, stream: Stream, condition: NoRecord) -> tuple[Source, Terms]:
+        source = _KEYS
+        if condition.index is not None:
+            source = find_source(_definition(stream, condition.index).on)
+        return source, Terms(Asked(eq=condition.value), source)
+
+    def _for_condition(self, stream: Stream, condition: NoRecord) -> Search:
+        if condition.index is None:
+            return self._for_key(stream, condition.value, tree=self._key_index(stream))
+        definition = _definition(stream, condition.index)
+        source, terms = self._asked_by(stream, condition)
+        return self._of_index(stream, definition, terms, source, Page(1, 1))
+
+    def _of_index(
+        self, stream: Stream, index: IndexDefinition, terms: Terms, source: Source, page: Page
+    ) -> Search:
+        is_tree = index.kind != BLOOM
+        return Search(
+            stream,
+            terms,
+            source.find,
+            self._reader,
+            tree=self._indexer.tree(stream, index.id) if is_tree else None,
+            filters=None if is_tree else self._indexer.filters(stream, index.id),
+            files=self._indexer.files,
+            counts=self.counts,
+            page=page,
+            hurry=self._indexer.hurry,
+        )
+
+    async def skip_absent_down(self, stream: Stream, key: bytes, start: int, top: int) -> int:
+        """The end, at most `top`, below which there may be a record of the key above `start`."""
+        if not stream.log_start_offset <= start < top <= stream.next_offset:
+            return top
+        return (await self._for_key(stream, key, tree=None).skip_down(start, top))[0]
+
     def _for_key(self, stream: Stream, key: bytes, tree: IndexDefinition | None) -> Search:
         return Search(
             stream,
@@ -144,6 +197,14 @@ class Searches:
             if found is not None and index.on == KEY:
                 return found
         return self._indexer.key_filters(stream)
+
+
+def _definition(stream: Stream, index: str) -> IndexDefinition:
+    """Raises UnknownIndex."""
+    definition = stream.indexes.get(index)
+    if definition is None:
+        raise unknown_index(stream.name, index)
+    return definition
 
 
 def _kept(record: StoredRecord) -> StoredRecord:

@@ -112,14 +112,14 @@ class Trial:
         for at, append in enumerate(command.appends):
             refusal = self._append(append)
             if refusal is not None:
-                return _blame(refusal, "appends", at)
+                return blame(refusal, "appends", at)
         for at, commit in enumerate(command.commits):
             stream = self._streams.get(commit.stream)
             if stream is None:
-                return _blame(_unknown(commit.stream), "commits", at)
+                return blame(_unknown(commit.stream), "commits", at)
             refusal = self._groups.refusal_of(commit, self._next_offset(stream))
             if refusal is not None:
-                return _blame(refusal, "commits", at)
+                return blame(refusal, "commits", at)
         return None
 
     def _next_offset(self, stream: Stream) -> int:
@@ -161,7 +161,7 @@ def _unknown(stream: str) -> UnknownStream:
     return UnknownStream(f"there is no stream {stream}", stream=stream)
 
 
-def _blame(refusal: Refused, part: str, at: int) -> Refused:
+def blame(refusal: Refused, part: str, at: int) -> Refused:
     refusal.detail = f"{part}[{at}]: {refusal.detail}"
     refusal.facts |= {"part": part, "part_index": at}
     return refusal

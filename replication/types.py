@@ -24,6 +24,17 @@ class ProducerStamp:
 
 
 @dataclass(frozen=True, slots=True)
+class NoRecord:
+    """Holds as long as no record behind an offset has a value: as its key, or by an index."""
+
+    value: bytes
+    after: int
+    """-1: no record at all."""
+    index: str | None = None
+    """None: the key."""
+
+
+@dataclass(frozen=True, slots=True)
 class Append:
     """One atomic batch on its way into a stream."""
 
@@ -36,6 +47,7 @@ class Append:
     max_timestamp: int | None = None
     """Largest timestamp a record carries, ms since the epoch; None if no record carries one."""
     if_offset: int | None = None
+    conditions: tuple[NoRecord, ...] = ()
     producer: ProducerStamp | None = None
     idempotency_key: str | None = None
     codec: int = CODEC_NONE

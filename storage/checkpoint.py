@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from crc32c import crc32c
 
@@ -27,6 +28,16 @@ _SECTION = struct.Struct("<QI")
 _LENGTH = struct.Struct("<Q")
 _COUNT = struct.Struct("<I")
 _TRAILER_LENGTH = 2**64 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """How far a checkpoint was read."""
+
+    position: int = 0
+    crc: int = 0
+    count: int = 0
+    """Of sections."""
 
 
 def save(files: FileSystem, folder: str, sections: Iterable[bytes]) -> None:
@@ -74,6 +85,19 @@ def read_placed(files: FileSystem, path: str) -> list[tuple[int, bytes]]:
         file.close()
 
 
+def check_next(files: FileSystem, path: str, at: Place) -> Place | None:
+    """Check the section at `at`; return the place behind it, None if it was the last one.
+
+    Raises Damaged, OSError.
+    """
+    file = files.open(path)
+    try:
+        found = _next_section(file, path, file.size(), at)
+    finally:
+        file.close()
+    return found[1] if found is not None else None
+
+
 def _remove_leftover(files: FileSystem, folder: str) -> None:
     path = f"{folder}/{_TEMPORARY_NAME}"
     if files.exists(path):
@@ -96,30 +120,38 @@ def _write(file: File, sections: Iterable[bytes]) -> None:
 
 def _read(file: File, path: str) -> list[tuple[int, bytes]]:
     size = file.size()
-    if file.read_at(0, len(_MAGIC)) != _MAGIC:
-        raise Damaged(path, 0, "this is no checkpoint")
     sections: list[tuple[int, bytes]] = []
-    position, crc = len(_MAGIC), 0
-    while True:
-        head = file.read_at(position, _SECTION.size)
-        if len(head) < _SECTION.size:
-            raise Damaged(path, position, "the checkpoint ends too early")
-        length, expected = _SECTION.unpack(head)
-        is_trailer = length == _TRAILER_LENGTH
-        body_size = _COUNT.size if is_trailer else length
-        if body_size > size - position - _SECTION.size:
-            raise Damaged(path, position, "a section is longer than the file")
-        body = file.read_at(position + _SECTION.size, body_size)
-        crc = _next_crc(crc, head[: _LENGTH.size], body)
-        if crc != expected:
-            raise Damaged(path, position, "the section's checksum does not match")
-        begin, position = position, position + _SECTION.size + body_size
-        if not is_trailer:
-            sections.append((begin, body))
-        elif (len(sections),) != _COUNT.unpack(body) or position != size:
-            raise Damaged(path, position, "the trailer does not match the file")
-        else:
-            return sections
+    at = Place()
+    while (found := _next_section(file, path, size, at)) is not None:
+        body, behind = found
+        sections.append((at.position or len(_MAGIC), body))
+        at = behind
+    return sections
+
+
+def _next_section(file: File, path: str, size: int, at: Place) -> tuple[bytes, Place] | None:
+    """Return the section at `at` and the place behind it; None if the trailer is there."""
+    position = at.position or len(_MAGIC)
+    if not at.position and file.read_at(0, len(_MAGIC)) != _MAGIC:
+        raise Damaged(path, 0, "this is no checkpoint")
+    head = file.read_at(position, _SECTION.size)
+    if len(head) < _SECTION.size:
+        raise Damaged(path, position, "the checkpoint ends too early")
+    length, expected = _SECTION.unpack(head)
+    is_trailer = length == _TRAILER_LENGTH
+    body_size = _COUNT.size if is_trailer else length
+    if body_size > size - position - _SECTION.size:
+        raise Damaged(path, position, "a section is longer than the file")
+    body = file.read_at(position + _SECTION.size, body_size)
+    crc = _next_crc(at.crc, head[: _LENGTH.size], body)
+    if crc != expected:
+        raise Damaged(path, position, "the section's checksum does not match")
+    behind = Place(position + _SECTION.size + body_size, crc, at.count + 1)
+    if not is_trailer:
+        return body, behind
+    if (at.count,) != _COUNT.unpack(body) or behind.position != size:
+        raise Damaged(path, position, "the trailer does not match the file")
+    return None
 
 
 def _next_crc(crc: int, length: bytes, body: bytes) -> int:

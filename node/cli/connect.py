@@ -51,6 +51,13 @@ def on_loop(command: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
     return run
 
 
+def urls_of(server: str | None) -> list[str]:
+    """Return the nodes a command was told to ask."""
+    group_server = click.get_current_context().find_root().obj
+    text = server or group_server or os.environ.get("CUTE_SERVER") or DEFAULT_SERVERS
+    return [url.strip() for url in text.split(",") if url.strip()]
+
+
 @asynccontextmanager
 async def connected(server: str | None) -> AsyncIterator[AsyncClient]:
     """Return a client that has reached a node.
@@ -59,11 +66,8 @@ async def connected(server: str | None) -> AsyncIterator[AsyncClient]:
     """
     from ...client import AsyncClient, Unavailable
 
-    context = click.get_current_context()
-    group_server = context.find_root().obj
-    text = server or group_server or os.environ.get("CUTE_SERVER") or DEFAULT_SERVERS
     try:
-        client = AsyncClient([url for url in text.split(",") if url.strip()])
+        client = AsyncClient(urls_of(server))
     except ValueError as error:
         raise click.UsageError(f"--server: {error}") from error
     async with client:

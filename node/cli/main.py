@@ -27,6 +27,7 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
+    "bench": Command(".bench_command:bench", "Measure a cluster under load."),
     "cluster": Command(".cluster_command:cluster", "Members, leader, progress; leadership."),
     "get": Command(".search_command:get", "Print the newest record of a key."),
     "group": Command(".group_command:group", "Consumer groups: offsets, lag, leases."),

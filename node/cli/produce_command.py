@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import click
 
-from ...client import AsyncClient, CuteError, OutcomeUnknown, Record
+from ...client import BatchingProducer, CuteError, OutcomeUnknown, Record
 from .connect import connected, json_option, on_loop, server_option
 from .lines import lines_of
 from .output import Counter, print_json, progress
@@ -89,6 +89,11 @@ class Tally:
 @click.argument("stream")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True), default="-")
 @click.option("--key-sep", metavar="SEP", help="A line is KEY SEP VALUE, split at the first SEP.")
+@click.option(
+    "--compression",
+    type=click.Choice(["zstd", "lz4"]),
+    help="Compress batches before they are sent; they are kept that way.",
+)
 @click.option("--batch", type=click.IntRange(1, 10_000), help="Send after this many records.")
 @click.option(
     "--if-offset",
@@ -103,6 +108,7 @@ async def produce(
     stream: str,
     file: str,
     key_sep: str | None,
+    compression: str | None,
     batch: int | None,
     if_offset: int | None,
     idempotency_key: str | None,
@@ -123,10 +129,19 @@ async def produce(
             try:
                 async with aclosing(lines_of(descriptor)) as lines:
                     if is_atomic:
-                        records = [record_of(line) for line in await _all_of(lines)]
-                        await _append_all(client, tally, records, if_offset, idempotency_key)
+                        receipt = await client.produce(
+                            stream,
+                            [record_of(line) for line in await _all_of(lines)],
+                            if_offset=if_offset,
+                            idempotency_key=idempotency_key,
+                            compression=compression,
+                        )
+                        tally.add(receipt.first_offset, receipt.last_offset)
                     else:
-                        await _append_each(client, tally, lines, record_of, batch, count_more)
+                        producer = client.producer(
+                            stream, batch_records=batch or 10_000, compression=compression
+                        )
+                        await _append_each(producer, tally, lines, record_of, count_more)
             finally:
                 if not is_atomic or tally.count:
                     tally.print(as_json=as_json)
@@ -135,16 +150,15 @@ async def produce(
 
 
 async def _append_each(
-    client: AsyncClient,
+    producer: BatchingProducer,
     tally: Tally,
     lines: AsyncIterator[list[bytes]],
     record_of: Callable[[bytes], Record],
-    batch: int | None,
     count_more: Counter,
 ) -> None:
     """Send line by line until the input ends or a record has failed."""
     try:
-        async with client.producer(tally.stream, batch_records=batch or 10_000) as producer:
+        async with producer:
             async for some in lines:
                 for line in some:
                     tally.wait_for(await producer.send(record_of(line)))
@@ -156,21 +170,6 @@ async def _append_each(
         tally.collect()
 
 
-async def _append_all(
-    client: AsyncClient,
-    tally: Tally,
-    records: list[Record],
-    if_offset: int | None,
-    idempotency_key: str | None,
-) -> None:
-    if not records:
-        raise click.ClickException("no records: the input is empty")
-    receipt = await client.produce(
-        tally.stream, [*records], if_offset=if_offset, idempotency_key=idempotency_key
-    )
-    tally.add(receipt.first_offset, receipt.last_offset)
-
-
 async def _all_of(lines: AsyncIterator[list[bytes]]) -> list[bytes]:
     collected: list[bytes] = []
     size = 0
@@ -179,6 +178,8 @@ async def _all_of(lines: AsyncIterator[list[bytes]]) -> list[bytes]:
         size += sum(map(len, some))
         if size > ATOMIC_BYTES_MAX:
             raise click.ClickException(f"one batch holds at most {ATOMIC_BYTES_MAX} bytes")
+    if not collected:
+        raise click.ClickException("no records: the input is empty")
     return collected
 
 

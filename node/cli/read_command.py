@@ -54,12 +54,16 @@ consistency_option = click.option(
 _key_option = click.option("--key", help="Only records with this key.")
 
 
-@click.command(epilog="Example: cute read orders --from 2026-01-31T12:00:00Z --max 10")
+@click.command(
+    epilog="Examples: cute read orders --from 2026-01-31T12:00:00Z --max 10        "
+    "cute read orders --reverse --max 3"
+)
 @click.argument("stream")
 @click.option("start", "--from", type=PositionType(), help="First record; -10: the last ten.")
 @click.option("stop", "--to", type=PositionType(), help="Read up to here, exclusive.")
 @_key_option
 @click.option("count_max", "--max", type=click.IntRange(min=0), help="At most this many records.")
+@click.option("is_reverse", "--reverse", is_flag=True, help="The newest of the range first.")
 @consistency_option
 @format_option
 @json_option
@@ -71,12 +75,16 @@ async def read(
     stop: Position | None,
     key: str | None,
     count_max: int | None,
+    is_reverse: bool,
     consistency: str,
     form: Format,
     as_json: bool,
     server: str | None,
 ) -> None:
-    """Print the records of STREAM, from the oldest up to the end, and stop."""
+    """Print the records of STREAM, from the oldest up to the end, and stop.
+
+    With --reverse from the end down to the oldest.
+    """
     start = start or Position()
     render = FORMATS["json" if as_json else form]
     async with connected(server) as client:
@@ -89,6 +97,7 @@ async def read(
             timestamp=start.timestamp,
             key=key,
             consistency=consistency,
+            order="desc" if is_reverse else "asc",
         )
         left = count_max
         with progress("read", is_wanted=not sys.stdout.isatty()) as count_more:

@@ -89,6 +89,10 @@ class _Descent:
 
     async def step(self, query: ReadQuery) -> bool:
         """Look at the batches that one stride finds; False once the page has enough."""
+        if not isinstance(query.key, UnsetType) and self._at > self._low:
+            key = query.key.encode()
+            self._at = await self._replica.skip_absent_down(self._name, key, self._low, self._at)
+            self._page.next_offset = max(min(self._page.next_offset, self._at), self._low)
         if self._at <= self._low:
             self._page.next_offset = min(self._page.next_offset, self._low)
             return False

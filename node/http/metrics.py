@@ -1,7 +1,7 @@
 """GET /metrics: what a node knows of itself, in Prometheus' text format.
 
-State is read when somebody asks. Labels have few values, whatever clients do: no stream's name, no
-path, no client is one.
+State is read when somebody asks. Labels have few values, whatever clients do: no path, no client is
+one, and of indexes only those that are furthest behind are told by name.
 
 Imported at the first scrape: prometheus_client would take part of every start's time.
 """
@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from typing import Final
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -30,6 +31,9 @@ from ...replication.replica import Replica
 from ...replication.types import ClusterStatus
 from .context import Context, context_of
 from .health import why_not_ready
+
+INDEXES_TOLD: Final = 20
+"""By name: those furthest behind."""
 
 
 async def get_metrics(request: web.Request) -> web.Response:
@@ -63,6 +67,7 @@ class NodeCollector(Collector):
             yield from _raft(context.replica, status)
             yield from _peers(status)
             yield from _log(vitals)
+            yield from _indexes(context.replica)
             yield from _cache(vitals)
             yield from _disk(vitals)
             yield from _damage(vitals)
@@ -166,6 +171,34 @@ def _cache(vitals: Vitals) -> Iterator[Metric]:
     yield _counter("cute_cache_misses", "Reads that went to a file.", vitals.cache_misses)
 
 
+def _indexes(replica: Replica) -> Iterator[Metric]:
+    found = replica.all_indexes()
+    yield _gauge("cute_indexes", "Secondary indexes of all streams.", len(found))
+    lag = GaugeMetricFamily(
+        "cute_index_lag", "Records that the index does not cover yet.", labels=("stream", "index")
+    )
+    ready = GaugeMetricFamily(
+        "cute_index_ready", "It has caught up since the node started.", labels=("stream", "index")
+    )
+    records = CounterMetricFamily(
+        "cute_index_records", "Records taken into the index.", labels=("stream", "index")
+    )
+    for stream, info in sorted(found, key=lambda each: -each[1].lag)[:INDEXES_TOLD]:
+        lag.add_metric((stream, info.name), info.lag)
+        ready.add_metric((stream, info.name), info.state == "ready")
+        records.add_metric((stream, info.name), info.records)
+    yield lag
+    yield ready
+    yield records
+    counts = replica.filter_counts
+    yield _counter(
+        "cute_filter_segments", "Segments looked up in a Bloom filter by scans.", counts.looked_at
+    )
+    yield _counter(
+        "cute_filter_segments_skipped", "Of these, those not read for it.", counts.skipped
+    )
+
+
 def _disk(vitals: Vitals) -> Iterator[Metric]:
     if vitals.disk_free_bytes is not None:
         yield _gauge("cute_disk_free_bytes", "Room on the data disk.", vitals.disk_free_bytes)
@@ -175,6 +208,9 @@ def _disk(vitals: Vitals) -> Iterator[Metric]:
 
 def _damage(vitals: Vitals) -> Iterator[Metric]:
     measures = vitals.measures
+    yield _counter(
+        "cute_damaged_checkpoints", "Found damaged and written anew.", measures.damaged_checkpoints
+    )
     yield _gauge("cute_damaged_places", "Places to mend in segments.", vitals.damaged_places)
     yield _counter(
         "cute_repaired_bytes", "Written in the place of damaged ones.", measures.mended_bytes

@@ -89,7 +89,7 @@ async def read_page(
     except BeyondHighWatermark:
         await before_refusing(context)
         result = await replica.read(name, start, bytes_max=bytes_max, wait_ms=wait_ms)
-    page = Page(result, [], start, start, 0)
+    page = Page(result, [], first, start, 0)
     try:
         hold(context, page, sum(batch.size for batch in result.batches))
         if as_batches:

@@ -44,7 +44,7 @@ TABLE: Final[Mapping[str, Row]] = {
     "lease_lost": Row(409, "Somebody else holds the lease"),
     "membership_conflict": Row(409, "Another membership change is under way"),
     "offset_trimmed": Row(410, "Records at this offset were removed"),
-    "condition_failed": Row(412, "The stream's next offset is another"),
+    "condition_failed": Row(412, "A condition of the request does not hold"),
     "record_too_large": Row(413, "A record is too large"),
     "batch_too_large": Row(413, "The batch is too large"),
     "beyond_high_watermark": Row(416, "Nothing is committed at this offset yet"),

@@ -6,16 +6,16 @@ import asyncio
 import base64
 import binascii
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeAlias
 
 import msgspec
 from aiohttp import web
 from msgspec import UNSET, Meta, UnsetType
 
 from ...replication.errors import UnknownStream
-from ...replication.types import Append, ProducerStamp, Receipt
+from ...replication.types import Append, NoRecord, ProducerStamp, Receipt
 from ...storage.record import Record, encode_records, record_size
 from ..streams_config import ENCODED_BYTES_MAX, RECORDS_MAX
 from . import sent_batch
@@ -53,8 +53,32 @@ class MsgpackRecord(msgspec.Struct, forbid_unknown_fields=True):
     timestamp: Count | UnsetType = UNSET
 
 
+After: TypeAlias = Annotated[int, Meta(ge=-1, le=INTEGER_MAX)]
+"""The offset behind which nothing may be; -1: nothing at all."""
+
+
+class Unchanged(msgspec.Struct, forbid_unknown_fields=True):
+    """No record of this key behind offset `since`."""
+
+    since: After
+    key: str | UnsetType = UNSET
+    key_b64: str | UnsetType = UNSET
+
+
+class NoMatch(msgspec.Struct, forbid_unknown_fields=True):
+    """No record behind offset `after` that a search of the index with `eq` would find."""
+
+    index: str
+    eq: str
+    after: After
+
+
 class Condition(msgspec.Struct, forbid_unknown_fields=True):
-    offset: Count
+    """All that are given have to hold."""
+
+    offset: Count | UnsetType = UNSET
+    unchanged: Unchanged | UnsetType = UNSET
+    no_match: NoMatch | UnsetType = UNSET
 
 
 class Producer(msgspec.Struct, forbid_unknown_fields=True):
@@ -104,13 +128,16 @@ def _from_json(item: JsonRecord, position: int) -> Record:
 def _bytes(
     text: str | UnsetType | None, b64: str | UnsetType, position: int, name: str
 ) -> bytes | None:
-    field = f"records[{position}].{name}"
+    return _given_bytes(text, b64, f"records[{position}].{name}")
+
+
+def _given_bytes(text: str | UnsetType | None, b64: str | UnsetType, field: str) -> bytes | None:
     if b64 is UNSET:
         if text is UNSET:
             raise invalid(field, "this field is needed; null is a tombstone")
         return text.encode() if text is not None else None
     if text is not UNSET:
-        raise invalid(f"{field}_b64", f"{name} is given too; one of the two is wanted")
+        raise invalid(f"{field}_b64", "both are given; one of the two is wanted")
     try:
         return base64.b64decode(b64, validate=True)
     except (binascii.Error, ValueError) as error:
@@ -222,13 +249,27 @@ def build_append(
         count=len(records),
         record_bytes_max=largest,
         max_timestamp=max((r.timestamp for r in records if r.timestamp is not None), default=None),
-        if_offset=None if condition is UNSET else condition.offset,
+        if_offset=None if condition is UNSET or condition.offset is UNSET else condition.offset,
+        conditions=() if condition is UNSET else tuple(_conditions(condition)),
         producer=None
         if producer is UNSET
         else ProducerStamp(producer.id, producer.epoch, producer.sequence),
         idempotency_key=key,
         keyless=sum(record.key is None for record in records),
     )
+
+
+def _conditions(condition: Condition) -> Iterator[NoRecord]:
+    unchanged, no_match = condition.unchanged, condition.no_match
+    if condition.offset is UNSET and unchanged is UNSET and no_match is UNSET:
+        raise invalid("if", "wanted offset, unchanged or no_match")
+    if unchanged is not UNSET:
+        if unchanged.key is UNSET and unchanged.key_b64 is UNSET:
+            raise invalid("if.unchanged.key", "this field is needed")
+        key = _given_bytes(unchanged.key, unchanged.key_b64, "if.unchanged.key")
+        yield NoRecord(key or b"", unchanged.since)
+    if no_match is not UNSET:
+        yield NoRecord(no_match.eq.encode(), no_match.after, no_match.index)
 
 
 def _check_sizes(records: Sequence[Record], limit: int) -> int:

@@ -29,7 +29,6 @@ from ...replication.types import Append, ProducerStamp
 from ...storage.batch import BATCH_HEADER_SIZE, CHAIN_START, NO_PRODUCER, Batch, parse_batch
 from ...storage.codec import CODECS, codec_name
 from ...storage.errors import CorruptBatch, UnpacksTooLarge
-from ...storage.filesystem import Buffer
 from ...storage.record import Row, decode_rows, encode_rows, row_size
 from ..streams_config import ENCODED_BYTES_MAX, RECORDS_MAX
 from .compression import INLINE_BYTES_MAX
@@ -149,7 +148,8 @@ def contents_of(batch: Batch, bytes_max: int, record_bytes_limit: int) -> Conten
     Raises UnpacksTooLarge if its records take more than `bytes_max`.
     """
     try:
-        plain = batch.unpacked(bytes_max)
+        # Bytes are compared a hundred times as fast as views of them.
+        plain = bytes(batch.unpacked(bytes_max))
         _check_length(batch, plain)
         rows = decode_rows(plain)
     except UnpacksTooLarge:
@@ -166,14 +166,13 @@ def contents_of(batch: Batch, bytes_max: int, record_bytes_limit: int) -> Conten
     )
 
 
-def _check_length(batch: Batch, plain: Buffer) -> None:
+def _check_length(batch: Batch, plain: bytes) -> None:
     """Decode no more rows than there may be: one of five bytes takes a hundred in memory."""
-    head = bytes(plain[:5])
-    match head[:1]:
+    match plain[:1]:
         case b"\xdc":
-            count = int.from_bytes(head[1:3], "big")
+            count = int.from_bytes(plain[1:3], "big")
         case b"\xdd":
-            count = int.from_bytes(head[1:5], "big")
+            count = int.from_bytes(plain[1:5], "big")
         case first:
             count = first[0] & 0x0F if first and first[0] & 0xF0 == 0x90 else -1
     if count < 0:

@@ -5,6 +5,7 @@
 - When an append is acknowledged, its entry would survive a power loss of all nodes on a majority.
 - A linearizable read shows all that was acknowledged before it began, a read with a token what the
   token is of; nothing that a node has shown goes away again.
+- Groups, leases and transactions go by their rules in the log's order (`group_model.py`).
 - Every node knows when it has caught up with what was committed before it started.
 - A node only dies of what was done to its disk, and then it says nothing more.
 
@@ -13,6 +14,7 @@ What can only be judged at the end is in `history.py`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,11 +25,12 @@ from ...storage.batch import Batch
 from ...storage.errors import StorageError
 from ...storage.wal import Wal
 from .. import snapshot
-from ..commands import AppendBatch, decode_commands
+from ..commands import AppendBatch, Transact, decode_commands
 from ..machine import StateMachine
 from ..members import Config
 from ..recent import Recent
-from ..types import Receipt
+from ..types import Receipt, TransactionReceipt
+from .group_model import GroupModel
 from .keyed import KeyedRecords
 from .node import DATA
 
@@ -65,6 +68,7 @@ class Checks:
         self.checked_durable = 0
         self.reads = 0
         self.leaders: dict[int, str] = {}
+        self.groups = GroupModel(self.violate)
         self._world = world
         self._applied: list[tuple[int, bytes]] = []
         """(term, digest of entry and results) of every index applied anywhere, from 1."""
@@ -158,20 +162,35 @@ class Checks:
         assert process is not None
         self._committed_by.append(process.core.term())
         if command is not None:
-            self._note_bodies(command, results, machine)
+            self._note(index, command, results, machine)
 
     def settled(self, node_id: str, index: int, config: Config) -> None:
         """A list of members was committed: all nodes have the same one."""
         if self._configs.setdefault(index, config) != config:
             self.violate("members differ", f"{node_id} has another list at {index}")
 
-    def _note_bodies(self, command: memoryview, results: list[Any], machine: StateMachine) -> None:
+    def _note(
+        self, index: int, command: memoryview, results: list[Any], machine: StateMachine
+    ) -> None:
         for item, result in zip(decode_commands(command), results, strict=True):
-            if isinstance(item, AppendBatch) and isinstance(result, Receipt):
-                stream = machine.streams.get(item.stream)
-                if not result.duplicate and stream is not None:
-                    self._bodies[stream.id, result.first_offset] = item.body
-                    self.keyed.note(stream, item, result)
+            self.groups.applied(index, item, result)
+            if isinstance(item, AppendBatch):
+                self._note_body(item, result, machine)
+            elif isinstance(item, Transact) and isinstance(result, TransactionReceipt):
+                for append, receipt in zip(item.appends, result.appends, strict=True):
+                    self._note_body(append, receipt, machine)
+
+    def _note_body(self, command: AppendBatch, result: Any, machine: StateMachine) -> None:
+        stream = machine.streams.get(command.stream)
+        if isinstance(result, Receipt) and not result.duplicate and stream is not None:
+            self._bodies[stream.id, result.first_offset] = command.body
+            self.keyed.note(stream, command, result)
+
+    def bodies_of(self, stream_id: int) -> Iterator[tuple[int, bytes]]:
+        """Yield the first offset and the body of every batch that was ever applied."""
+        for (owner, first_offset), body in self._bodies.items():
+            if owner == stream_id:
+                yield first_offset, body
 
     def check_batches(self, where: str, stream_id: int, batches: list[Batch]) -> None:
         """Batches that were read are those that were applied."""
@@ -187,18 +206,22 @@ class Checks:
 
     def acknowledged(self, receipt: Receipt) -> None:
         """A client is told that its append is done."""
-        self.acked_index = max(self.acked_index, receipt.index)
         end = self.acked_ends.get(receipt.stream, 0)
         self.acked_ends[receipt.stream] = max(end, receipt.last_offset + 1)
-        if self._world.rng.random() < self._world.mode.durability_share:
-            self._check_durable(receipt)
+        self.promised(receipt.index, receipt.term)
 
-    def _check_durable(self, receipt: Receipt) -> None:
+    def promised(self, index: int, term: int) -> None:
+        """A client is told that what this entry does is done."""
+        self.acked_index = max(self.acked_index, index)
+        if self._world.rng.random() < self._world.mode.durability_share:
+            self._check_durable(index, term)
+
+    def _check_durable(self, index: int, term: int) -> None:
         self.checked_durable += 1
         nodes = self._world.nodes.values()
-        holders = [node.id for node in nodes if self._survives(node, receipt.index, receipt.term)]
+        holders = [node.id for node in nodes if self._survives(node, index, term)]
         if 2 * len(holders) <= len(self._world.nodes):
-            text = f"entry {receipt.index} of term {receipt.term} is on the disks of {holders}"
+            text = f"entry {index} of term {term} is on the disks of {holders}"
             self.violate("acknowledged before it was durable", text)
 
     def _survives(self, node: SimNode, index: int, term: int) -> bool:

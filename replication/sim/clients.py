@@ -239,7 +239,7 @@ class Appender(Caller):
         """A refusal that trying again cannot change."""
         if isinstance(outcome, UnknownStream):
             return outcome.facts["stream"] in self.world.checks.created
-        return not isinstance(outcome, OutcomeUnknown) and _is_decided(outcome)
+        return not isinstance(outcome, OutcomeUnknown) and is_decided(outcome)
 
 
 class StreamOwner(Caller):
@@ -294,7 +294,7 @@ class StreamOwner(Caller):
         self.later(self.rng.expovariate(1 / 0.2), self._pass)
 
 
-def _is_decided(outcome: Any) -> bool:
+def is_decided(outcome: Any) -> bool:
     """Apply itself refused, and would again."""
     return isinstance(outcome, Refused) and type(outcome) is not Refused and not outcome.retriable
 

@@ -11,6 +11,7 @@ from random import Random
 from ..engine import Engine
 from ..errors import MembershipConflict
 from ..members import Config, added, removed
+from .folder_rot import FolderRot
 from .network import SILENT_LINK_S
 from .node import SimNode, ignore
 from .rot import Rot
@@ -27,6 +28,7 @@ class Faults:
         self._rng = rng
         self._kinds = sorted(world.mode.faults)
         self.rot = Rot(world, rng)
+        self.folder_rot = FolderRot(world, rng)
         self._weights = [world.mode.faults[kind] for kind in self._kinds]
         self._actions: dict[str, Callable[[SimNode], None]] = {
             "isolate": self._isolate,
@@ -49,6 +51,10 @@ class Faults:
             "disk_full": self._disk_full,
             "rot": self.rot.strike_segment,
             "rot_index": self.rot.strike_index,
+            "rot_log": partial(self._rot_folder, self.folder_rot.strike_log),
+            "rot_checkpoint": partial(self._rot_folder, self.folder_rot.strike_checkpoint),
+            "rot_checkpoint_live": self._rot_live,
+            "rot_mark": partial(self._rot_folder, self.folder_rot.strike_mark),
             "add": self._add,
             "remove": self._remove,
             "reshape": self._reshape,
@@ -200,18 +206,33 @@ class Faults:
 
     def _wipe(self, node: SimNode) -> None:
         """The disk is lost, if that leaves a majority of those who count with theirs."""
+        if self._may_lose(node):
+            node.kill(power=True)
+            node.new_disk(self._world.seed)
+            node.start_after(self._some((0.3, 1.0, 3.0)))
+
+    def _may_lose(self, node: SimNode) -> bool:
         leader = self._world.leader()
         if leader is None or leader.process is None or leader is node:
-            return
+            return False
         core = leader.process.core
         is_sure = core.term() == max(self._world.checks.leaders) and core.may_change_members()
         config = core.members.newest
-        intact = self._intact(config) - {node.id}
-        if not is_sure or len(intact) <= len(config.voters()) // 2:
-            return
-        node.kill(power=True)
-        node.new_disk(self._world.seed)
-        node.start_after(self._some((0.3, 1.0, 3.0)))
+        intact = self._intact(config) - self.folder_rot.endangered() - {node.id}
+        return is_sure and len(intact) > len(config.voters()) // 2
+
+    def _rot_folder(self, strike: Callable[[SimNode], None], node: SimNode) -> None:
+        """Bits rot on a machine that is down for a while."""
+        if node.is_leader:
+            node = self._world.nodes[self._other(node)]
+        if self._may_lose(node):
+            node.kill(power=self._rng.random() < 0.5)
+            strike(node)
+            node.start_after(self._some((0.3, 1.0)))
+
+    def _rot_live(self, node: SimNode) -> None:
+        if self._may_lose(node):
+            self.folder_rot.strike_checkpoint(node)
 
     # ---- not faults, but inconvenient
 

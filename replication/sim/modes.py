@@ -14,6 +14,7 @@ POWER = {"power": 3, "power_leader": 2, "power_writing": 3, "power_all": 2}
 DISK = {"slow_disk": 2, "disk_error": 1, "disk_full": 1}
 MEMBERS = {"add": 6, "remove": 3, "reshape": 3, "wipe": 3}
 ROT = {"rot": 12, "rot_index": 3}
+FOLDER_ROT = {"rot_log": 12, "rot_checkpoint": 4, "rot_checkpoint_live": 8, "rot_mark": 3}
 OTHER = {"transfer": 2, "wall_jump": 1}
 
 
@@ -36,11 +37,14 @@ class Mode:
     appenders: int = 4
     think_s: float = 0.2
     readers: int = 3
+    consumers: int = 2
     duration_s: float = 30.0
     durability_share: float = 0.05
     """So many acknowledgements are checked against the bytes on all disks; it takes a while."""
     scrub_bytes_per_s: int = 0
     """Nodes look for damage in their segments at this pace, every two seconds."""
+    has_indexes: bool = True
+    """Somebody defines indexes and searches."""
     timing: Timing = field(default_factory=Timing)
     varies: bool = True
     """Every seed plays some of the faults only, more or less often, under more or less load."""
@@ -61,6 +65,7 @@ class Mode:
             think_s=self.think_s * rng.choice((1.0, 2.0, 5.0)),
             readers=self.readers * rng.choice((1, 2)),
             duration_s=self.duration_s * rng.choice((0.33, 0.67, 1.0)),
+            consumers=self.consumers * rng.choice((0, 1, 2)),
         )
 
 
@@ -106,6 +111,13 @@ MODES = {
             "rot",
             {**ROT, **NETWORK, **PROCESS, "power": 3, "power_all": 1, "disk_full": 1, **OTHER},
             fault_every_s=0.4,
+            scrub_bytes_per_s=1 << 20,
+        ),
+        Mode(
+            "folders",
+            {**FOLDER_ROT, **NETWORK, **PROCESS, "power": 3, "power_all": 1, **OTHER},
+            fault_every_s=0.4,
+            durability_share=0.0,
             scrub_bytes_per_s=1 << 20,
         ),
         Mode(

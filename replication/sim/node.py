@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ from typing import Any
 from ...storage.batch import Batch
 from ...storage.errors import Damaged, DamagedBatch, Poisoned
 from ..coalescer import Pending
-from ..commands import AppendBatch, Command
+from ..commands import AppendBatch, Command, Transact
 from ..config import Limits, ReplicaConfig
 from ..engine import Engine
 from ..errors import NoLeader, NotLeader, Refused, ShuttingDown, Throttled
@@ -75,6 +76,8 @@ class SimNode:
         self.incarnation = ""
         """Of its data folder."""
         self.disk: SimDisk
+        self._index_folder = f"{world.scratch}/{node_id}"
+        """On a real disk: no fault reaches it, but a power loss takes all of it."""
         self.new_disk(world.seed)
         self.starts_at: float | None = None
         """When it will be started again, if it is down."""
@@ -104,7 +107,11 @@ class SimNode:
         assert self.process is None
         self.disks += 1
         self.incarnation = ""
+        self._lose_indexes()
         self.disk = SimDisk(Random(f"disk {self.id} {self.disks} {seed}"))
+
+    def _lose_indexes(self) -> None:
+        shutil.rmtree(self._index_folder, ignore_errors=True)
 
     @property
     def is_up(self) -> bool:
@@ -180,6 +187,7 @@ class SimNode:
             joins=self.id not in self._world.founders or self.disks > 1,
             timing=self._world.mode.timing,
             limits=self._limits,
+            index_folder=self._index_folder,
         )
 
     def _compose(self, recovered: Recovered) -> Process:
@@ -191,7 +199,7 @@ class SimNode:
             self.disk,
             world.rng,
             fsync_s=world.mode.fsync_s,
-            wall_ms=lambda: world.wall_ms() + self.wall_offset_ms,
+            wall_ms=self.wall_ms,
         )
         runtime.disk_slow_s = self.disk_slow_s
         journal = RaftJournal(recovered.wal)
@@ -240,6 +248,8 @@ class SimNode:
             self._end(power=power)
 
     def _end(self, *, power: bool) -> None:
+        if self.process is not None:
+            self.process.recovered.index_files.close()
         self.process = None
         self._applied_waiters.clear()
         self._paused_until = 0.0
@@ -247,6 +257,7 @@ class SimNode:
         self._world.network.process_died(self, silently=power)
         if power:
             self.disk.lose_power()
+            self._lose_indexes()
         else:
             self.disk.end_process()
 
@@ -304,6 +315,10 @@ class SimNode:
         self.disk_slow_s = delay_s
         if self.process is not None:
             self.process.runtime.disk_slow_s = delay_s
+
+    def wall_ms(self) -> int:
+        """This machine's wall clock."""
+        return self._world.wall_ms() + self.wall_offset_ms
 
     # ---- what the runtime asks
 
@@ -369,7 +384,8 @@ class SimNode:
                 self._world.checks.violate("answers after its end", f"{self.id}: {outcome!r}")
             settle(outcome)
 
-        size = len(command.body) if isinstance(command, AppendBatch) else 0
+        bodies = command.appends if isinstance(command, Transact) else [command]
+        size = sum(len(each.body) for each in bodies if isinstance(each, AppendBatch))
         pending = Pending(command, size, settled)
         process.engine.submit(pending)
         return pending

@@ -75,7 +75,7 @@ class Rot:
         if any(each.node is not node and each.is_near(path, position) for each in self._struck):
             return
         count = self._rng.choice((1, 1, 100, RUN_BYTES_MAX))
-        file.rot(position, self._noise(count))
+        file.rot(position, noise(self._rng, count))
         self._struck.append(Struck(node, path, position))
         self._world.trace.add(f"{count} bytes rot at {position} of {node.id}{path}")
 
@@ -83,7 +83,7 @@ class Rot:
         place = self._place(node, ".index")
         if place is not None:
             path, file, position = place
-            file.rot(position, self._noise(self._rng.choice((1, 8, 100))))
+            file.rot(position, noise(self._rng, self._rng.choice((1, 8, 100))))
             self._world.trace.add(f"an index rots at {position} of {node.id}{path}")
 
     def is_mended(self) -> bool:
@@ -107,11 +107,12 @@ class Rot:
         path, file = self._rng.choice(found)
         return path, file, self._rng.randrange(file.still_size)
 
-    def _noise(self, count: int) -> bytes:
-        """What to flip: one bit of a single byte, or every byte."""
-        if count == 1:
-            return bytes([1 << self._rng.randrange(8)])
-        return bytes(self._rng.randrange(1, 256) for _ in range(count))
+
+def noise(rng: Random, count: int) -> bytes:
+    """What to flip: one bit of a single byte, or every byte."""
+    if count == 1:
+        return bytes([1 << rng.randrange(8)])
+    return bytes(rng.randrange(1, 256) for _ in range(count))
 
 
 def _is_sound(segment: bytes) -> bool:

@@ -8,16 +8,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from random import Random
+from tempfile import TemporaryDirectory
 
 from ...storage.batch import Batch
 from ...storage.errors import StorageError
 from .checks import Checks, Violation
 from .clients import STREAMS, Appender, StreamOwner
 from .clock import NodeClock
+from .consumers import Consumer
 from .faults import Faults
 from .history import History
+from .index_users import IndexUser
 from .keyed import KeyedAppender
-from .modes import MODES, Mode
+from .modes import FOLDER_ROT, MODES, Mode
 from .node import SimNode
 from .patching import patched
 from .readers import Reader
@@ -32,6 +35,12 @@ KEYED_APPENDERS = 2
 PACKAGE = "cute_logger"
 MAY_COMPLAIN = ("cute_logger.replication.catchup",)
 """What was fetched before a power loss may be torn after it."""
+MAY_COMPLAIN_OF_ROT = (
+    "cute_logger.replication.checkpoint_scrub",
+    "cute_logger.replication.engine",
+    "cute_logger.replication.recovery",
+    "cute_logger.replication.snapshot_source",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +67,13 @@ class Result:
 def simulate(mode: str | Mode, seed: int, *, lines_max: int | None = LINES_KEPT) -> Result:
     """Play seed `seed` of a mode; the same seed gives the same result, in any process."""
     chosen = MODES[mode] if isinstance(mode, str) else mode
-    world = World(seed, chosen, lines_max)
-    simulation = Simulation(world)
-    listening = _listening(world.checks)
-    with patched(world.monotonic, seed), listening, _no_collection():
-        simulation.run()
+    with TemporaryDirectory(prefix="cute-sim-") as scratch:
+        world = World(seed, chosen, lines_max, scratch)
+        simulation = Simulation(world)
+        listening = _listening(world.checks, world.mode)
+        with patched(world.monotonic, seed), listening, _no_collection():
+            simulation.run()
+        simulation.close()
     return simulation.result()
 
 
@@ -94,7 +105,15 @@ class Simulation:
             self._check_end()
             self._lose_all_power()
 
-    def _clients(self) -> Iterator[Appender | StreamOwner | Reader | KeyedAppender]:
+    def close(self) -> None:
+        """Give up what is on the real disk."""
+        for node in self._nodes():
+            if node.process is not None:
+                node.process.recovered.index_files.close()
+
+    def _clients(
+        self,
+    ) -> Iterator[Appender | StreamOwner | Reader | Consumer | IndexUser | KeyedAppender]:
         world, seed = self._world, self._world.seed
         yield StreamOwner(world, Random(f"owner {seed}"))
         for number in range(world.mode.appenders):
@@ -103,6 +122,10 @@ class Simulation:
             yield KeyedAppender(world, Random(f"keyed {number} {seed}"), number)
         for number in range(world.mode.readers):
             yield Reader(world, Random(f"reader {number} {seed}"), self._history)
+        for number in range(world.mode.consumers):
+            yield Consumer(world, Random(f"consumer {number} {seed}"), self._history, number)
+        if world.mode.has_indexes:
+            yield IndexUser(world, Random(f"indexes {seed}"))
 
     # ---- the end
 
@@ -154,7 +177,7 @@ class Simulation:
         written = all(not process.recovered.machine.unwritten_bytes for process in processes)
         written &= not any(process.recovered.machine.compactions for process in processes)
         synced = all(process.core.synced for process in processes)
-        is_mended = self._faults.rot.is_mended()
+        is_mended = self._faults.rot.is_mended() and self._faults.folder_rot.is_mended()
         return last == applied and len(last) == 1 and written and synced and is_mended
 
     def _check_end(self) -> None:
@@ -178,7 +201,9 @@ class Simulation:
         process = node.process
         assert process is not None
         machine = process.recovered.machine
-        return {
+        groups = machine.groups
+        self._world.checks.groups.check_node(node.id, machine.applied_index, groups)
+        streams = {
             name: (
                 stream.id,
                 stream.log_start_offset,
@@ -188,10 +213,13 @@ class Simulation:
                 stream.cleanings,
                 stream.chain,
                 stream.keys.dump(),
+                sorted((name, index.id) for name, index in stream.indexes.items()),
                 [bytes(batch.data) for batch in batches.get(name, [])],
             )
             for name, stream in sorted(machine.streams.items())
-        }, machine.producers.dump()
+        }
+        tables = (machine.producers, groups, machine.transactions)
+        return streams, groups.meta(), [table.dump() for table in tables]
 
     def _batches(self, node: SimNode) -> dict[str, list[Batch]]:
         """All batches of all streams, from their files."""
@@ -258,22 +286,24 @@ def _no_collection() -> Iterator[None]:
 
 
 class Complaints(logging.Handler):
-    """No simulated disk rots: a node that finds damage, and may repair it, has found a bug."""
+    """Where no disk rots, a node that finds damage, and may repair it, has found a bug."""
 
-    def __init__(self, checks: Checks) -> None:
+    def __init__(self, checks: Checks, mode: Mode) -> None:
         super().__init__(logging.ERROR)
         self._checks = checks
+        rots = not FOLDER_ROT.keys().isdisjoint(mode.faults)
+        self._may_complain = MAY_COMPLAIN + (MAY_COMPLAIN_OF_ROT if rots else ())
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.levelno == logging.ERROR and record.name not in MAY_COMPLAIN:
+        if record.levelno == logging.ERROR and record.name not in self._may_complain:
             facts = getattr(record, "reason", "")
             self._checks.violate("damage", f"{record.getMessage()}: {facts}")
 
 
 @contextmanager
-def _listening(checks: Checks) -> Iterator[None]:
+def _listening(checks: Checks, mode: Mode) -> Iterator[None]:
     """Whoever wants to see what the nodes log has the trace instead; but no complaint is missed."""
-    logger, handler = logging.getLogger(PACKAGE), Complaints(checks)
+    logger, handler = logging.getLogger(PACKAGE), Complaints(checks, mode)
     level, propagate = logger.level, logger.propagate
     logger.addHandler(handler)
     logger.setLevel(logging.ERROR)

@@ -18,8 +18,10 @@ WALL_START_MS = 1_700_000_000_000
 
 
 class World:
-    def __init__(self, seed: int, mode: Mode, lines_max: int | None) -> None:
+    def __init__(self, seed: int, mode: Mode, lines_max: int | None, scratch: str) -> None:
+        """`scratch`: a folder of the real disk, for what cannot be on a simulated one."""
         self.seed = seed
+        self.scratch = scratch
         self.mode = mode = mode.drawn(Random(f"mode {mode.name} {seed}"))
         self.rng = Random(f"{mode.name} {seed}")
         self.scheduler = Scheduler()

@@ -83,5 +83,5 @@ def test_up_leaves_the_processors_to_its_nodes() -> None:
 
 def test_commands_that_are_not_built_are_not_listed() -> None:
     built = {"cluster", "get", "group", "index", "log", "node", "produce", "read", "search", "sim"}
-    built |= {"stream", "tail", "up"}
+    built |= {"bench", "stream", "tail", "up"}
     assert set(COMMANDS) == built

@@ -57,6 +57,10 @@ async def test_ranges_keys_and_times_choose_what_is_read(tmp_path: Path) -> None
         assert await read("--from", "2999-01-01T00:00:00Z") == []
         assert await read("--to", "2001-01-01T00:00:00Z") == []
         assert await read("--max", "0") == []
+        assert await read("--reverse", "--max", "3") == [19, 18, 17]
+        assert await read("--reverse", "--from", "3", "--to", "6") == [5, 4, 3]
+        assert await read("--reverse", "--key", "b", "--to", "6") == [5, 3, 1]
+        assert await read("--reverse", "--from", "-2") == [19, 18]
 
 
 async def test_a_tail_follows_what_is_produced_meanwhile(tmp_path: Path) -> None:

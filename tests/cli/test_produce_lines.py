@@ -33,6 +33,15 @@ async def test_a_file_is_read_as_well(node: ScriptedNode, tmp_path: Path) -> Non
     }
 
 
+async def test_batches_are_compressed_on_the_way(node: ScriptedNode) -> None:
+    lines = b"two apples and a pear\n" * 20
+    for options in (("--compression", "zstd"), ("--compression", "lz4", "--if-offset", "20")):
+        done = await cute("produce", "s", *options, "--server", node.url, stdin=lines)
+        assert done.code == 0, done.stderr
+    assert [body["codec"] for body in node.appends] == [1, 2]
+    assert node.values == lines.splitlines() * 2
+
+
 async def test_a_batch_has_at_most_that_many_records(node: ScriptedNode) -> None:
     await cute("produce", "s", "--batch", "2", "--server", node.url, stdin=b"1\n2\n3\n4\n5\n")
     assert {len(body["records"]) for body in node.appends} <= {1, 2}

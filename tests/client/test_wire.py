@@ -10,21 +10,21 @@ from cute_logger.client import errors, wire
 from cute_logger.client.record import Record, record_of, records_of
 
 
-def test_an_append_is_this_msgpack() -> None:
+def test_an_append_of_a_transaction_is_this_msgpack() -> None:
     packed = [wire.pack_record(Record(b"\xff", key=b"k", headers={"a": "b"}, timestamp=5))]
-    body = wire.pack_append(packed, if_offset=3, producer=(7, 1, 0))
+    body = wire.pack_append(packed, stream="s", if_offset=3)
 
     assert msgpack.unpackb(body) == {
+        "stream": "s",
         "records": [{"value": b"\xff", "key": b"k", "headers": {"a": "b"}, "timestamp": 5}],
         "if": {"offset": 3},
-        "producer": {"id": 7, "epoch": 1, "sequence": 0},
     }
 
 
 def test_what_is_not_given_is_left_out_but_a_tombstone_is_nil() -> None:
     assert wire.pack_record(Record(None)) == b"\x81\xa5value\xc0"
-    assert wire.pack_append([wire.pack_record(Record(b""))]) == (
-        b"\x81\xa7records\x91\x81\xa5value\xc4\x00"
+    assert wire.pack_append([wire.pack_record(Record(b""))], stream="s") == (
+        b"\x82\xa6stream\xa1s\xa7records\x91\x81\xa5value\xc4\x00"
     )
 
 

@@ -249,6 +249,12 @@ async def test_reads_by_key_skip_segments_without_it(node) -> None:
             await asyncio.sleep(0.02)
     page = await node.read("orders", key="k7")
     assert [record["offset"] for record in page["records"]] == [7]
+    before = counts.skipped
+    page = await node.read("orders", key="k7", order="desc")
+    assert [record["offset"] for record in page["records"]] == [7]
+    assert counts.skipped > before
+    page = await node.read("orders", key="nobody", order="desc")
+    assert (page["records"], page["next_offset"]) == ([], 0)
 
 
 async def test_every_node_answers_the_same(cluster) -> None:

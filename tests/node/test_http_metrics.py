@@ -72,6 +72,27 @@ async def test_the_largest_lag_of_all_groups_is_told(node) -> None:
     assert seen.value("cute_group_lag_max") == 2
 
 
+async def test_indexes_tell_how_far_they_are(node) -> None:
+    assert (await scrape(node)).value("cute_indexes") == 0
+    await node.create("orders")
+    await node.append("orders", "1", "2", "3")
+    body = {"kind": "btree", "on": "value:"}
+    await node.call("PUT", "/v1/streams/orders/indexes/n", status=201, json=body)
+    await node.until(lambda: node.replica.index("orders", "n").state == "ready")
+    seen = await scrape(node)
+    labels = {"stream": "orders", "index": "n"}
+    assert seen.value("cute_indexes") == seen.value("cute_index_ready", **labels) == 1
+    assert seen.value("cute_index_lag", **labels) == 0
+    assert seen.value("cute_index_records_total", **labels) == 3
+    assert seen.value("cute_filter_segments_total") == 0
+    for number in range(30):
+        await node.call("PUT", f"/v1/streams/s{number}", status=201)
+        path = f"/v1/streams/s{number}/indexes/n"
+        await node.call("PUT", path, status=201, json=body)
+    told = [labels for labels in (await scrape(node)).labels if "index" in labels]
+    assert len(told) == 3 * 20
+
+
 async def test_an_append_is_an_fsync_and_its_bytes(node) -> None:
     await node.create("orders")
     before = await scrape(node)
@@ -256,6 +277,8 @@ async def test_two_nodes_of_one_process_count_apart(cluster) -> None:
 async def test_what_the_operators_table_names_is_there(start_node) -> None:
     node: Any = await start_node(checkpoint_period=50)
     await node.create("orders")
+    body = {"kind": "btree", "on": "key"}
+    await node.call("PUT", "/v1/streams/orders/indexes/k", status=201, json=body)
     await node.until(lambda: node.replica.vitals().measures.checkpoints > 0)
     names = set(re.findall(r"`((?:cute|process)_\w+)[`{]", README.read_text()))
     assert len(names) > 10

@@ -9,7 +9,15 @@ from __future__ import annotations
 
 import pytest
 
-from support.mutations import compaction, damage, log, members, snapshots  # noqa: F401
+from support.mutations import (  # noqa: F401
+    compaction,
+    damage,
+    folders,
+    groups,
+    log,
+    members,
+    snapshots,
+)
 from support.mutations.registry import MUTATIONS, SEEDS, play
 
 

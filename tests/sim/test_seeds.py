@@ -15,6 +15,7 @@ SEEDS = {
     "slow": 4,
     "five": 2,
     "rot": 4,
+    "folders": 4,
     "evil": 8,
     "members": 6,
     "snapshots": 4,

@@ -9,6 +9,8 @@ from typing import Any
 import msgpack
 from aiohttp import web
 
+from cute_logger.storage.batch import NO_PRODUCER, parse_batch
+
 Play = Callable[["ScriptedNode", web.Request, dict[str, Any]], Awaitable[web.StreamResponse]]
 
 
@@ -21,6 +23,24 @@ def problem(status: int, code: str, side_effect: str = "none", **facts: Any) -> 
     )
 
 
+def as_said(request: web.Request, raw: bytes) -> dict[str, Any]:
+    """Return an append of one batch as JSON would say it, with its codec."""
+    assert request.content_type == "application/vnd.cute.batch"
+    batch = parse_batch(raw)
+    assert batch.size == len(raw)
+    said: dict[str, Any] = {"codec": batch.codec}
+    said["records"] = [
+        {"value": each.value} | ({} if each.key is None else {"key": each.key})
+        for each in batch.records()
+    ]
+    if batch.producer_id != NO_PRODUCER:
+        said["producer"] = {"id": batch.producer_id, "epoch": batch.producer_epoch}
+        said["producer"]["sequence"] = batch.sequence
+    if "if_offset" in request.query:
+        said["if"] = {"offset": int(request.query["if_offset"])}
+    return said
+
+
 class ScriptedNode:
     """Appends are carried out in sequence, unless `plays` has something else in mind."""
 
@@ -30,7 +50,7 @@ class ScriptedNode:
         self.reads: list[Callable[[], web.Response]] = []
         self.values: list[bytes] = []
         self.appends: list[dict[str, Any]] = []
-        """The bodies of all appends that came, in order."""
+        """All appends that came, in order, as JSON would say them."""
         self.queries: list[dict[str, str]] = []
         self.headers: list[dict[str, str]] = []
         self.producers = 0
@@ -74,7 +94,7 @@ class ScriptedNode:
         return web.json_response({"id": self.producers, "epoch": 0})
 
     async def _append(self, request: web.Request) -> web.StreamResponse:
-        body = msgpack.unpackb(await request.read())
+        body = as_said(request, await request.read())
         self.appends.append(body)
         self._came.set()
         self.queries.append(dict(request.query))

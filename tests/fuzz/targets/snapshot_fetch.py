@@ -124,12 +124,11 @@ class _Fetch:
 
     def run(self) -> None:
         """Until the fetch is done, or nothing is under way; then the lane's jobs end."""
-        for _ in range(_STEPS_MAX):
-            if self.is_done or not (self._lane.waiting or self._lane.ended or self._asked):
-                break
+        undisturbed = 0
+        while not self.is_done and (self._lane.waiting or self._lane.ended or self._asked):
+            undisturbed += not self._choices.left
+            assert undisturbed < _STEPS_MAX, "the fetch does not end"
             self._step()
-        else:
-            raise AssertionError("the fetch does not end")
         while self._lane.waiting and self._choices.below(8) < 7:
             self._lane.run_next()
 

@@ -56,8 +56,12 @@ def put_in_place_by_half(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(recovery, "finish_install", finish)
 
 
-@mutation("a fetched snapshot is committed before it is synced", "Staging._verify", "snapshots")
+@mutation("a fetched snapshot is committed before it is synced", "Staging.write_piece", "snapshots")
 def _(patch: pytest.MonkeyPatch) -> None:
+    def write_piece(self: Staging, piece: Piece, position: int, data: bytes) -> None:
+        self._files.make_folder(self._folder.stream_folder(piece.stream_id))
+        self._write(self._path(piece), position - piece.start, data)
+
     original = Staging._verify
 
     def verify(self: Staging, pieces: Sequence[Piece], held: Mapping[int, Held]) -> None:
@@ -65,6 +69,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
             inner.setattr(Store, "sync", lambda self: None)
             original(self, pieces, held)
 
+    patch.setattr(Staging, "write_piece", write_piece)
     patch.setattr(Staging, "_verify", verify)
 
 

@@ -8,7 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
-from support.mutations import compaction, damage, log, members, snapshots  # noqa: F401
+from support.mutations import (  # noqa: F401
+    compaction,
+    damage,
+    folders,
+    groups,
+    log,
+    members,
+    snapshots,
+)
 from support.mutations.registry import MUTATIONS, SEEDS, Mutation, play
 
 TESTS = Path(__file__).parents[2] / "sim"

@@ -1,0 +1,318 @@
+"""Where the processor's time goes, layer by layer: one produce and one read.
+
+    python deploy/layers.py [--seconds 8] [--sizes 100 1000 10000] [--results deploy/results]
+
+Three nodes under the loads of `cute bench`. The kernel counts each thread's CPU time, of the event
+loop's thread in and out of system calls; the part out of them is split up by py-spy, which looks at
+who holds the interpreter 200 times a second, from outside. A layer is the innermost frame that
+belongs to one: the standard library and C count for who called them. Writes
+`profile-YYYY-MM-DD.md`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import importlib.util
+import json
+import os
+import re
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import machine
+import report
+from bench import ROOT
+from processes import TICKS_PER_S, children_of, read_text
+from svg import number
+from systems import ADMIN, CuteSystem, cute_cluster
+
+from cute_logger.client import AsyncClient
+from cute_logger.node.cli.bench.case import Case, Kind
+from cute_logger.node.cli.bench.runner import measure
+from cute_logger.node.cli.bench.share import Outcome
+from cute_logger.node.cli.bench.target import CuteTarget
+
+RATE_HZ = 200
+WARM_UP_S = 2.0
+ATTACH_S = 0.7
+"""From the start of the workers until the profilers begin."""
+
+LAYERS = (
+    ("load", r"cute/node/cli/bench/"),
+    ("HTTP (aiohttp)", r"/aiohttp/"),
+    ("client: encode and decode records", r"cute/client/(record|wire|answers)\.py"),
+    ("client: batches and futures", r"cute/client/(producer|batch|window|lanes)\.py"),
+    ("client: calls", r"cute/client/"),
+    ("answer", r"cute/node/http/(answers|pages|headers)\.py"),
+    ("check and pack", r"cute/node/http/"),
+    ("propose", r"cute/replication/(coalescer|capacity)\.py"),
+    ("WAL: frames and buffer", r"cute/storage/(wal|wal_frame|entry_cache|term_runs)\.py"),
+    ("WAL: segments and recovery", r"cute/storage/wal_"),
+    ("peers: messages", r"cute/replication/messages\.py"),
+    ("peers: sockets", r"cute/replication/(peers|exchange|introductions)\.py"),
+    (
+        "apply",
+        r"cute/replication/(machine|stream|dedupe|transactions|groups?|recent|unwritten)\.py",
+    ),
+    (
+        "segments",
+        r"cute/(replication/(stream_files|segments)|storage/(segment|store|log|index))\.py",
+    ),
+    ("Raft: turns", r"cute/replication/(engine|jobs|journal|gate|measures|persistence)\.py"),
+    ("Raft: protocol", r"cute/replication/(raft|following|progress|elections|upstream)\.py"),
+    ("Raft: protocol", r"/pysyncobj/"),
+    ("replication, the rest", r"cute/replication/"),
+)
+LOOP = "event loop itself"
+SYSTEM = "system calls of the loop: sockets, polling"
+_SHARED = r"cute/(storage/(batch|record|codec|filesystem)|replication/(commands|runtime))\.py"
+"""What several layers use counts for the one that uses it."""
+_FRAME = re.compile(r"^(?P<name>.*) \((?P<path>.*):\d+\)$")
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """One process under one load: CPU seconds by layer, or by thread."""
+
+    seconds: dict[str, float]
+    samples: int
+
+    @property
+    def cpu_s(self) -> float:
+        return sum(self.seconds.values())
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadTimes:
+    """CPU seconds of a process's threads, by their ids; the loop's is the process's own id."""
+
+    user_s: dict[int, float]
+    system_s: dict[int, float]
+
+
+def split_up(
+    pid: int, before: ThreadTimes, after: ThreadTimes, names: dict[int, str], samples: Counter[str]
+) -> Profile:
+    """Give the loop's own time to its layers by their samples, and name the other threads."""
+    spent: defaultdict[str, float] = defaultdict(float)
+    for thread in after.user_s:
+        user_s = after.user_s[thread] - before.user_s.get(thread, 0.0)
+        system_s = after.system_s[thread] - before.system_s.get(thread, 0.0)
+        if thread != pid:
+            spent[f"thread {names.get(thread, '?')}"] += user_s + system_s
+            continue
+        spent[SYSTEM] += system_s
+        for layer, count in samples.items():
+            spent[layer] += user_s * count / samples.total()
+    return Profile({name: seconds for name, seconds in spent.items() if seconds}, samples.total())
+
+
+@dataclass(frozen=True, slots=True)
+class Profiled:
+    outcome: Outcome
+    records: int
+    """Acknowledged, or read, while it was looked at."""
+    entries: int
+    """Raft entries in that time."""
+    parts: dict[str, Profile]
+    """By `leader`, `follower`, `client`."""
+
+
+def layer_of(stack: Iterable[str], roots: dict[str, str]) -> str:
+    """Return the layer of the innermost frame that belongs to one; `stack` begins outermost."""
+    for frame in reversed([*stack]):
+        match = _FRAME.match(frame)
+        if match is None:
+            continue
+        path = match["path"]
+        for root, short in roots.items():
+            if path.startswith(root):
+                path = short + path[len(root) :]
+        # What several layers use counts for the one that uses it.
+        if re.search(
+            r"cute/(storage/(batch|record|codec|filesystem)|replication/commands)\.py", path
+        ):
+            continue
+        for layer, pattern in LAYERS:
+            if re.search(pattern, path):
+                return layer
+    return LOOP
+
+
+def layers_in(raw: str, roots: dict[str, str]) -> Counter[str]:
+    """Count the samples of py-spy's raw format (`frame;frame;… count`) by layer."""
+    counts: Counter[str] = Counter()
+    for line in raw.splitlines():
+        stack, _, count = line.rpartition(" ")
+        counts[layer_of(stack.split(";"), roots)] += int(count)
+    return counts
+
+
+def package_roots() -> dict[str, str]:
+    roots = {}
+    for package in ("client", "node", "replication", "storage"):
+        spec = importlib.util.find_spec(f"cute_logger.{package}")
+        assert spec is not None
+        for location in spec.submodule_search_locations or ():
+            roots[f"{location}/"] = f"cute/{package}/"
+    return roots
+
+
+async def look(pid: int, seconds: float, folder: Path) -> Profile:
+    """Sample one process, and take its threads' times over the same stretch."""
+    spy = shutil.which("py-spy") or str(Path(sys.executable).with_name("py-spy"))
+    dumped = await _output(spy, "dump", "--pid", str(pid), "--json", "--nonblocking")
+    names = {
+        thread["os_thread_id"]: re.sub(r"[_-]?\d+$", "", thread["thread_name"] or "")
+        for thread in json.loads(dumped or "[]")
+    }
+    raw = folder / f"{pid}.raw"
+    before = thread_times(pid)
+    sampling = asyncio.create_task(
+        _output(
+            *(spy, "record", "--gil", "--nonblocking", "--format", "raw", "--full-filenames"),
+            *("--pid", str(pid), "--rate", str(RATE_HZ), "--duration", str(max(1, int(seconds)))),
+            *("--output", str(raw)),
+        )
+    )
+    after = before
+    while not sampling.done():  # a client ends when it is done: its last times are what counts
+        with contextlib.suppress(FileNotFoundError):
+            after = thread_times(pid)
+        await asyncio.sleep(0.05)
+    text = await asyncio.to_thread(lambda: raw.read_text() if raw.exists() else "")
+    return split_up(pid, before, after, names, layers_in(text, package_roots()))
+
+
+async def _output(*command: str) -> str:
+    process = await asyncio.create_subprocess_exec(
+        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+    )
+    return (await process.communicate())[0].decode()
+
+
+def thread_times(pid: int) -> ThreadTimes:
+    times = ThreadTimes({}, {})
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        with contextlib.suppress(FileNotFoundError):
+            fields = read_text(f"/proc/{pid}/task/{thread}/stat").rpartition(")")[2].split()
+            times.user_s[int(thread)] = int(fields[11]) / TICKS_PER_S
+            times.system_s[int(thread)] = int(fields[12]) / TICKS_PER_S
+    return times
+
+
+async def profile(cluster: CuteSystem, case: Case, folder: Path) -> Profiled:
+    """Play a case and look at all who take part while it is measured."""
+    leader = await cluster.leader()
+    follower = next(node for node in cluster.nodes.values() if node is not leader)
+    begun = asyncio.Event()
+    admin = CuteTarget([leader.place.http], ADMIN)
+    async with AsyncClient([leader.place.http]) as client:
+        measuring = asyncio.create_task(measure(case, [leader.place.http], admin, begins=begun.set))
+        await begun.wait()
+        while not (workers := children_of(os.getpid(), "bench.worker")):
+            await asyncio.sleep(0.02)
+        if case.kind is not Kind.CATCH_UP:  # that is over soon: nothing of it is to be missed
+            await asyncio.sleep(ATTACH_S)
+        pids = (leader.process.pid, follower.process.pid, workers[0])
+        index = (await client.cluster()).commit_index
+        looking = asyncio.gather(*(look(pid, case.seconds, folder) for pid in pids))
+        parts = dict(zip(("leader", "follower", "client"), await looking, strict=True))
+        entries = (await client.cluster()).commit_index - index
+        outcome = await measuring
+    await admin.close()
+    seen_s = max(1, int(case.seconds))
+    is_whole = case.kind is Kind.CATCH_UP
+    records = outcome.total if is_whole else outcome.records_per_s * seen_s
+    return Profiled(outcome, max(1, round(records)), entries, parts)
+
+
+def section(profiled: Profiled) -> str:
+    """A table of one case: CPU microseconds per record and milliseconds per MB."""
+    outcome, parts, records = profiled.outcome, profiled.parts, profiled.records
+    megabytes = records * outcome.case.value_bytes / 1e6
+    order = [*dict.fromkeys(name for name, _ in LAYERS), LOOP, SYSTEM]
+    threads = sorted({name for part in parts.values() for name in part.seconds} - {*order})
+    rows = []
+    for layer in order + threads:
+        seconds = [part.seconds.get(layer, 0.0) for part in parts.values()]
+        if any(seconds):
+            rows.append([layer, *_costs(seconds, records, megabytes)])
+    totals = [part.cpu_s for part in parts.values()]
+    rows.append(["**all**", *(f"**{cost}**" for cost in _costs(totals, records, megabytes))])
+    told = ""
+    if outcome.case.kind is not Kind.CATCH_UP and profiled.entries:
+        costs = ", ".join(
+            f"{name} {number(seconds / profiled.entries * 1e6)}"
+            for name, seconds in zip(parts, totals, strict=True)
+        )
+        per_entry = number(records / profiled.entries)
+        told = f"; {per_entry} records a Raft entry, CPU µs an entry: {costs}"
+    seen = ", ".join(f"{name} {part.samples}" for name, part in parts.items())
+    return (
+        f"## {outcome.case.name}\n\n{outcome.records_per_s:,.0f} records/s,"
+        f" {outcome.mb_per_s:,.1f} MB/s{told}. Samples: {seen}.\n\n"
+        f"{report.table(['CPU µs a record', *parts, 'these three, ms a MB'], rows)}\n"
+    )
+
+
+def _costs(seconds: list[float], records: int, megabytes: float) -> list[str]:
+    each = [number(one / records * 1e6) for one in seconds]
+    return [*each, number(sum(seconds) / megabytes * 1e3)]
+
+
+async def run(cases: list[Case], folder: Path) -> list[Profiled]:
+    found = []
+    async with cute_cluster(folder) as cluster:
+        for case in cases:
+            found.append(await profile(cluster, case, folder))
+            print(section(found[-1]), flush=True)
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=8.0)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[100, 1000, 10_000])
+    parser.add_argument("--records", type=int, default=0, help="what is read of each stream")
+    parser.add_argument("--data", type=Path, default=ROOT / "build")
+    parser.add_argument("--results", type=Path, default=ROOT / "deploy" / "results")
+    arguments = parser.parse_args()
+    times = (arguments.seconds, WARM_UP_S)
+    cases = [
+        Case(kind, size, seconds=times[0], warm_up_s=times[1], records=arguments.records)
+        for kind in (Kind.PIPELINED, Kind.CATCH_UP)
+        for size in arguments.sizes
+    ]
+    cases.insert(0, Case(Kind.ONE_IN_FLIGHT, 1000, seconds=times[0], warm_up_s=times[1]))
+    arguments.data.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="profile-", dir=arguments.data)).resolve()
+    busy = machine.busy_share()
+    try:
+        limits = machine.limits(folder, 500)
+        found = asyncio.run(run(cases, folder))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    text = (
+        f"# Where the time goes, {time.strftime('%Y-%m-%d')}\n\n`deploy/layers.py`;"
+        f" {100 * busy:.0f} % of the processors were busy with something else before it began. "
+        f"{report.machine_table(machine.description(), limits)}\n"
+        "CPU time of the leader, one of two followers, and one client process, by layer of the"
+        " event loop and by the other threads; times by the kernel's count, layers by samples.\n\n"
+    )
+    text += "\n".join(map(section, found))
+    path = report.write(arguments.results, "profile", text, [], {})
+    print(os.path.relpath(path))
+    return 1 if any(each.outcome.errors for each in found) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,133 @@
+"""What the peers' modules share: processes, and batches under way."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Protocol
+
+from cute_logger.node.cli.bench.target import Acknowledged, Sender
+
+BATCHES_IN_FLIGHT = 5
+"""As many as the Cute Logger client keeps under way."""
+STOP_S = 20.0
+
+
+def worker_of(name: str) -> tuple[str, ...]:
+    return (sys.executable, str(Path(__file__).with_name("worker.py")), name)
+
+
+def values_in(batch_bytes: int, value_bytes: int, values_max: int) -> int:
+    return max(1, min(values_max, batch_bytes // value_bytes))
+
+
+class Processes:
+    """Named processes, each with whatever children it starts, in a session of its own."""
+
+    def __init__(self) -> None:
+        self._started: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(
+        self,
+        name: str,
+        command: Sequence[str],
+        log: Path,
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
+        with log.open("ab") as output:
+            self._started[name] = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env={**os.environ, **(variables or {})},
+                cwd=log.parent,
+                start_new_session=True,
+            )
+
+    def pids(self, *names: str) -> list[int]:
+        """Return the living processes of those named, or of all."""
+        sessions = {self._started[name].pid for name in names or self._started}
+        return [pid for pid, session in _sessions() if session in sessions]
+
+    async def kill(self, name: str) -> None:
+        for pid in self.pids(name):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        await asyncio.to_thread(self._started[name].wait)
+
+    async def stop(self) -> None:
+        """Ask all to end; kill those that do not."""
+        for process in self._started.values():
+            process.terminate()
+        for name, process in self._started.items():
+            try:
+                await asyncio.to_thread(process.wait, STOP_S)
+            except subprocess.TimeoutExpired:
+                await self.kill(name)
+        for pid in self.pids():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def _sessions() -> list[tuple[int, int]]:
+    """Every living process with its session."""
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdecimal():
+            with contextlib.suppress(OSError):
+                fields = Path("/proc", entry, "stat").read_text().rpartition(")")[2].split()
+                if fields[0] != "Z":
+                    found.append((int(entry), int(fields[3])))
+    return found
+
+
+class AppendMany(Protocol):
+    async def append_many(self, stream: str, values: Sequence[bytes]) -> None:
+        """Return when all values are acknowledged."""
+
+
+class _BatchSender:
+    def __init__(self, target: AppendMany, stream: str, in_flight: int) -> None:
+        self._target = target
+        self._stream = stream
+        self._room = asyncio.Semaphore(in_flight)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def send(self, values: Sequence[bytes], acknowledged: Acknowledged) -> None:
+        await self._room.acquire()
+        task = asyncio.create_task(self._append(values, acknowledged))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _append(self, values: Sequence[bytes], acknowledged: Acknowledged) -> None:
+        try:
+            await self._target.append_many(self._stream, values)
+        except Exception as failure:  # in the words of whatever client it is
+            acknowledged(failure)
+        else:
+            acknowledged(None)
+        finally:
+            self._room.release()
+
+    async def finish(self) -> None:
+        await asyncio.gather(*self._tasks)
+
+
+@asynccontextmanager
+async def batches(
+    target: AppendMany, stream: str, in_flight: int = BATCHES_IN_FLIGHT
+) -> AsyncIterator[Sender]:
+    """Several calls of `append_many` under way at a time."""
+    sender = _BatchSender(target, stream, in_flight)
+    try:
+        yield sender
+    finally:
+        await sender.finish()
