@@ -29,7 +29,10 @@ from .world import World
 if TYPE_CHECKING:
     from .checks import Checks
 
-KEYS = [b"key %d" % number for number in range(7)] + [b"a longer key " * 5]
+KEYS = 6
+"""In use at a time: one after the other falls out of use, some of them with a tombstone."""
+KEY_LASTS_S = 1.0
+LONG_KEY = b"a longer key " * 5
 THINK_S = 0.2
 TOMBSTONE_SHARE = 0.15
 _BODY_BYTES_MAX = 1 << 20
@@ -51,7 +54,9 @@ class KeyedAppender(Caller):
         self._attempt(records, f"keyed {self._number} {self._count}", self.rng.choice((0, 0, 1, 2)))
 
     def _record(self, number: int) -> Record:
-        key = self.rng.choice(KEYS)
+        oldest = int(self.world.scheduler.now / KEY_LASTS_S)
+        key = b"key %d" % (oldest + self.rng.randrange(KEYS))
+        key = LONG_KEY if self.rng.random() < 0.1 else key
         if self.rng.random() < TOMBSTONE_SHARE:
             return Record(None, key)
         filler = self.rng.randbytes(4) * self.rng.choice((1, 10, 100, 600))

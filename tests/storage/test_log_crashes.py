@@ -134,6 +134,7 @@ class LogThatDies(RuleBasedStateMachine):
     def batches(self, shapes: list[tuple[int, int]]) -> list[Batch]:
         new: list[Batch] = []
         offset = self.end
+        chain = self.model[-1].digest() if self.model else bytes(16)
         for body_size, count in shapes:
             value = bytes([offset % 251]) * (body_size // count)
             records = [Record(value, b"%d" % ((offset + each) % 5)) for each in range(count)]
@@ -144,8 +145,10 @@ class LogThatDies(RuleBasedStateMachine):
                     base_offset=offset,
                     timestamp=1,
                     max_timestamp=1,
+                    chain=chain,
                 )
             )
+            chain = new[-1].digest()
             offset = new[-1].next_offset
         return new
 
