@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: up test lint demo memory indexes catchup bench bench-peers profile chaos mutations fuzz clean
+.PHONY: up test lint demo memory indexes millions catchup compaction bench bench-peers profile chaos mutations fuzz clean
 
 up: $(STAMP)  ## a local cluster of three nodes; Ctrl-C stops it and keeps its data
 	$(BIN)/cute up
@@ -28,9 +28,14 @@ memory: $(STAMP)  ## resident memory of three nodes while 1 GiB goes through
 indexes: $(STAMP)  ## build an index of two million records under appends, and look keys up; RECORDS=10000000 for more
 	$(BIN)/python deploy/indexes.py --records $(or $(RECORDS),2000000)
 
+millions: $(STAMP)  ## ten million records in one stream: how a node starts, and reads
+	$(BIN)/python deploy/millions.py
+
 catchup: $(STAMP)  ## a node that missed 2 GiB comes back while appends go on
 	$(BIN)/python deploy/catchup.py
 
+compaction: $(STAMP)  ## five million records on 100,000 keys are compacted while appends and reads go on
+	$(BIN)/python deploy/compaction.py
 bench: $(STAMP)  ## produce, read, tail, failover, start, memory; 15 minutes, BENCH="--quick" 2
 	$(BIN)/python deploy/bench.py $(BENCH)
 

@@ -67,6 +67,8 @@ class NodeConfig:
     retention_period: int = 5_000
     scrub_bytes_per_s: int = 4 * MiB
     scrub_pause: int = 86_400_000
+    compaction_period: int = 5_000
+    compaction_bytes_per_s: int = 8 * MiB
 
     @property
     def http_url(self) -> str:
@@ -342,6 +344,18 @@ _ROWS = (
         _duration(1_000, 366 * 86_400_000),
         "TIME",
         "Time between two such rounds.",
+    ),
+    Setting(
+        "compaction_period",
+        _duration(100, 3_600_000),
+        "TIME",
+        "Time between looks for what to compact.",
+    ),
+    Setting(
+        "compaction_bytes_per_s",
+        _size(MiB // 16, 1024 * MiB),
+        "SIZE",
+        "Pace at which segments are read to be compacted.",
     ),
 )
 SETTINGS: Final[Mapping[str, Setting]] = {row.name: row for row in _ROWS}

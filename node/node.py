@@ -59,6 +59,8 @@ def replica_config(config: NodeConfig) -> ReplicaConfig:
             retention_period_s=config.retention_period / 1000,
             scrub_bytes_per_s=config.scrub_bytes_per_s,
             scrub_pause_s=config.scrub_pause / 1000,
+            compaction_period_s=config.compaction_period / 1000,
+            compaction_bytes_per_s=config.compaction_bytes_per_s,
         ),
     )
 

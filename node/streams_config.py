@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
+from ..replication.policy import contradiction
 from ..replication.types import StreamConfig
 from ..storage.codec import CODECS
 from .nearest import unknown
@@ -51,7 +52,11 @@ def complete_stream_config(given: Mapping[str, Given]) -> StreamConfig:
     Raises StreamConfigError.
     """
     defaults = {name: setting.default for name, setting in STREAM_SETTINGS.items()}
-    return defaults | parse_stream_config(given)
+    config = defaults | parse_stream_config(given)
+    wrong = contradiction(config)
+    if wrong is not None:
+        raise StreamConfigError(*wrong)
+    return config
 
 
 def parse_stream_config(given: Mapping[str, Given]) -> dict[str, int | str | bool]:
@@ -128,11 +133,17 @@ STREAM_SETTINGS: Final[Mapping[str, StreamSetting]] = {
     "retention.ms": StreamSetting(-1, _number(parse_duration_ms, -1, _EVER), is_built=True),
     "retention.bytes": StreamSetting(-1, _number(parse_size, -1, _EVER), is_built=True),
     "retention.records": StreamSetting(-1, _number(parse_count, -1, _EVER), is_built=True),
-    "cleanup.policy": StreamSetting("delete", _choice("delete", "compact", "compact,delete")),
-    "min.compaction.lag.ms": StreamSetting(0, _number(parse_duration_ms, 0, _EVER)),
-    "max.compaction.lag.ms": StreamSetting(-1, _number(parse_duration_ms, -1, _EVER)),
-    "min.cleanable.dirty.ratio": StreamSetting("0.5", _ratio),
-    "delete.retention.ms": StreamSetting(_DAY_MS, _number(parse_duration_ms, 0, _EVER)),
+    "cleanup.policy": StreamSetting(
+        "delete", _choice("delete", "compact", "compact,delete"), is_built=True
+    ),
+    "min.compaction.lag.ms": StreamSetting(0, _number(parse_duration_ms, 0, _EVER), is_built=True),
+    "max.compaction.lag.ms": StreamSetting(
+        -1, _number(parse_duration_ms, -1, _EVER), is_built=True
+    ),
+    "min.cleanable.dirty.ratio": StreamSetting("0.5", _ratio, is_built=True),
+    "delete.retention.ms": StreamSetting(
+        _DAY_MS, _number(parse_duration_ms, 0, _EVER), is_built=True
+    ),
     "max.message.bytes": StreamSetting(
         MiB, _number(parse_size, 1, ENCODED_BYTES_MAX), is_built=True
     ),
@@ -141,6 +152,6 @@ STREAM_SETTINGS: Final[Mapping[str, StreamSetting]] = {
         _DAY_MS, _number(parse_duration_ms, 1, 30 * _DAY_MS), is_built=True
     ),
     "dedupe.max.entries": StreamSetting(100_000, _number(parse_count, 1, 1_000_000), is_built=True),
-    "immutable": StreamSetting(False, _flag),
+    "immutable": StreamSetting(False, _flag, is_built=True),
     "durability": StreamSetting("quorum", _choice("quorum", "relaxed")),
 }

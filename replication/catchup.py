@@ -40,6 +40,7 @@ class Ask:
     base_offset: int
     position: int
     length: int
+    generation: int = 0
 
 
 @dataclass(slots=True)
@@ -152,7 +153,7 @@ class Catchup:
         yield from self._receive(
             (partial(staging.write_piece, piece), ask)
             for piece, start in zip(pieces, starts, strict=True)
-            for ask in _asks(piece.stream_id, piece.base_offset, start, piece.end)
+            for ask in _asks(piece.stream_id, piece.base_offset, start, piece.end, piece.generation)
         )
         yield partial(staging.commit, pieces, held)
         size = sum(piece.end - piece.start for piece in pieces)
@@ -177,7 +178,7 @@ class Catchup:
             wanted = log_states(self._staging.checkpoint_sections())
         except BadCheckpoint as error:
             raise BadSnapshot(str(error)) from error
-        return wanted, self._stream_files.held()
+        return wanted, self._stream_files.held(wanted)
 
     def _go(self, result: Any) -> None:
         """Take the next step."""
@@ -228,13 +229,16 @@ class Catchup:
         ask, offer = asked.ask, self._offer
         assert offer is not None
         self._asked_at = upstream.now()
-        place = (ask.stream_id, ask.base_offset, ask.position, ask.length)
+        place = (ask.stream_id, ask.base_offset, ask.position, ask.length, ask.generation)
         self._send(self._leader, SnapshotRead(asked.request, offer.index, *place))
 
 
-def _asks(stream_id: int | None, base_offset: int, start: int, end: int) -> Iterator[Ask]:
+def _asks(
+    stream_id: int | None, base_offset: int, start: int, end: int, generation: int = 0
+) -> Iterator[Ask]:
     for position in range(start, end, PIECE_BYTES):
-        yield Ask(stream_id, base_offset, position, min(PIECE_BYTES, end - position))
+        length = min(PIECE_BYTES, end - position)
+        yield Ask(stream_id, base_offset, position, length, generation)
 
 
 def _written(write: Write, asked: Asked) -> Steps:

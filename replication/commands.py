@@ -15,9 +15,12 @@ from typing import Annotated, TypeAlias
 import msgspec
 from msgspec import Meta
 
-from ..storage.batch import BODY_BYTES_MAX
+from ..storage.batch import BATCH_HEADER_SIZE, BODY_BYTES_MAX
 from ..storage.codec import CODEC_NONE
 from ..storage.errors import StorageError
+from ..storage.index import POSITION_MAX
+from ..storage.log_state import Digest
+from ..storage.names import SegmentName
 from ..storage.wal_frame import NUMBER_MAX, Number
 
 Timestamp: TypeAlias = Annotated[int, Meta(ge=-NUMBER_MAX - 1, le=NUMBER_MAX)]
@@ -54,6 +57,8 @@ class AppendBatch(msgspec.Struct, frozen=True, array_like=True, tag=1):
     sequence, through whichever node it comes.
     """
     codec: _Codec = CODEC_NONE
+    keyless: Number = 0
+    """Records without a key, which a compacted stream does not take."""
 
 
 class CreateStream(msgspec.Struct, frozen=True, array_like=True, tag=2):
@@ -140,6 +145,49 @@ class Transact(msgspec.Struct, frozen=True, array_like=True, tag=12):
     timestamp: Timestamp
 
 
+class CompactedRun(msgspec.Struct, frozen=True, array_like=True):
+    """What the leader has made of sealed segments that lie one behind the other.
+
+    Everybody makes the same of the same segments and the mask; the rest is there to tell so.
+    """
+
+    inputs: Annotated[list[SegmentName], Meta(min_length=1)]
+    end_offset: Number
+    """Where the last of them ends."""
+    mask: bytes
+    """Which of their records stay, packed: `storage.compaction`."""
+    size_bytes: Annotated[int, Meta(ge=BATCH_HEADER_SIZE, le=POSITION_MAX)]
+    records: Number
+    digest: Digest
+    """Of the new segment's last batch."""
+    bridge: Digest
+    """What the batch behind the run carries."""
+
+    @property
+    def base_offset(self) -> int:
+        return self.inputs[0].base_offset
+
+    @property
+    def generation(self) -> int:
+        """Of the new segment."""
+        return 1 + max(name.generation for name in self.inputs)
+
+    @property
+    def name(self) -> SegmentName:
+        """Of the new segment."""
+        return SegmentName(self.base_offset, self.generation)
+
+
+class CompactStream(msgspec.Struct, frozen=True, array_like=True, tag=13):
+    name: str
+    stream_id: Number
+    """Only this one, not a later stream of the same name."""
+    run: CompactedRun | None
+    cleaned_until: Number
+    """Not 0: the pass has ended, every key is there once below this offset."""
+    timestamp: Timestamp
+
+
 class CreateIndex(msgspec.Struct, frozen=True, array_like=True, tag=14):
     """Give a stream an index, or one that it has another definition."""
 
@@ -169,6 +217,7 @@ Command: TypeAlias = (
     | ReleaseLease
     | DeleteGroup
     | Transact
+    | CompactStream
     | CreateIndex
     | DropIndex
 )

@@ -72,6 +72,14 @@ class Limits:
     """Pace at which all segments are read in the background, to find damage; 0 is never."""
     scrub_pause_s: float = 86_400.0
     """Time between two rounds of that."""
+    compaction_period_s: float = 5.0
+    """Time between two looks of the leader for what is to be compacted."""
+    compaction_bytes_per_s: int = 8 * MiB
+    """Pace at which segments are read to be compacted."""
+    compaction_keys_max: int = 500_000
+    """Keys told apart in one pass: 100 MB of the leader's memory at most. With more of them it
+    takes more passes.
+    """
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from ..storage.findings import Finding
 from ..storage.index import RELATIVE_OFFSET_MAX
 from ..storage.log import LogState
 from ..storage.log_scan import LogScan, Part, PlacedBatch
-from ..storage.names import base_offsets, store_path
+from ..storage.names import segment_names, store_path
 from ..storage.stopped_folder import StoppedFolder
 from ..storage.wal_frame import Frame, Kind, decode_vote
 from ..storage.wal_scan import PlacedFrame, WalScan
@@ -183,22 +183,30 @@ class Dump:
         folder, scan = self._folder, LogScan(self._folder.files)
         stream_folder = folder.stream_folder(number)
         row = self._rows.get(number)
-        vouched = dict(LogState.from_list(row.log).segments) if row is not None else {}
-        bases = base_offsets(folder.list_inside(stream_folder))
-        for place, base_offset in enumerate(bases):
-            is_last = place + 1 == len(bases)
-            high = base_offset + RELATIVE_OFFSET_MAX if is_last else bases[place + 1]
+        state = LogState.from_list(row.log) if row is not None else LogState()
+        sizes = (size for _, size in state.segments)
+        vouched = dict(zip(state.names(), sizes, strict=True))
+        seams = {each.base_offset: each for each in state.compacted}
+        names = segment_names(folder.list_inside(stream_folder))
+        for name in names:
+            base_offset = name.base_offset
+            above = (each.base_offset for each in names if each.base_offset > base_offset)
+            high = next(above, base_offset + RELATIVE_OFFSET_MAX)
             if self._selection.is_range and not self._selection.holds(base_offset, high):
                 scan = LogScan(folder.files)
                 continue
-            path = store_path(stream_folder, base_offset)
-            part, durable = Part(path, 0, folder.size_of(path)), vouched.get(base_offset, 0)
-            for seen in scan.segment(base_offset, [part], vouched=durable):
+            path = store_path(stream_folder, *name)
+            part, durable = Part(path, 0, folder.size_of(path)), vouched.get(name, 0)
+            if scan.next_offset != base_offset:
+                # Behind what compaction replaced, or is about to replace, which is shown too.
+                scan = LogScan(folder.files)
+            seam = seams.get(base_offset) if durable else None
+            for seen in scan.segment(base_offset, [part], vouched=durable, seam=seam):
                 if isinstance(seen, Finding):
                     yield self._finding(seen)
                 elif self._selection.holds(seen.batch.base_offset, seen.batch.next_offset):
-                    name = row.name if row is not None else None
-                    yield self._batch(seen, name, is_durable=seen.position < durable)
+                    stream = row.name if row is not None else None
+                    yield self._batch(seen, stream, is_durable=seen.position < durable)
 
     def _batch(self, placed: PlacedBatch, stream: str | None, *, is_durable: bool) -> Row:
         batch = placed.batch

@@ -153,6 +153,12 @@ class Elections(SyncObj):  # type: ignore[misc]
     def is_connected(self, peer: str) -> bool:
         return self._node(peer) in self._connected
 
+    def connected_members(self) -> list[str]:
+        """The other members that can be asked now, the leader first."""
+        others = [member.id for member in self.members.newest.members]
+        others.sort(key=lambda node: node != self.leader_id())
+        return [each for each in others if each != self.members.node_id and self.is_connected(each)]
+
     def _node(self, peer: str) -> Node:
         node = self.nodes.get(peer)
         if node is None:

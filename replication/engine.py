@@ -28,8 +28,9 @@ from . import retention, upstream
 from .barrier import ReadBarrier
 from .capacity import Capacity
 from .checkpoint_scrub import CheckpointScrub
-from .coalescer import Coalescer, Pending
-from .commands import InitCluster
+from .coalescer import Coalescer, Pending, Settle
+from .commands import Command, InitCluster
+from .compactor import Compactor
 from .config import Limits
 from .errors import NoLeader
 from .exchange import SnapshotExchange
@@ -127,6 +128,19 @@ class Engine:
             wake=self.pump,
             checkpoint_scrub=CheckpointScrub(files, folder.path, measures, self.persistence.renew),
         )
+        self.compactor = Compactor(
+            jobs=self._jobs,
+            core=core,
+            machine=machine,
+            stream_files=stream_files,
+            limits=limits,
+            measures=measures,
+            repairs=self.repairs,
+            post=gate.post,
+            propose=self._propose_later,
+            wall_ms=runtime.wall_ms,
+            wake=self.pump,
+        )
         self.indexer = Indexer(
             jobs=self._jobs,
             machine=machine,
@@ -185,9 +199,13 @@ class Engine:
         elif isinstance(message, RepairRead):
             self._guard(self.repairs.on_read, peer, message)
         elif isinstance(message, RepairData):
-            self._guard(self.repairs.on_data, peer, message)
+            self._guard(self._on_copy, peer, message)
         else:
             self._guard(self.core.receive, peer, message)
+
+    def _on_copy(self, peer: str, message: RepairData) -> None:
+        if not self.compactor.on_data(peer, message):
+            self.repairs.on_data(peer, message)
 
     def introduced(self, peer: str, incarnation: str) -> None:
         self._guard(self.core.introduced, peer, incarnation)
@@ -262,6 +280,11 @@ class Engine:
         self._load()
         self.snapshots.poll()
         self.repairs.poll()
+        self.compactor.poll(
+            upstream.now(),
+            is_serving=self.snapshots.pinned_index is not None,
+            is_fetching=self.snapshots.fetching_index is not None,
+        )
         self.indexer.poll(upstream.now(), is_synced=self.core.synced)
         self.persistence.poll(self.snapshots.pinned_index, is_synced=self.core.synced)
         if self.core.members.changes != self._announced_members:
@@ -325,6 +348,11 @@ class Engine:
         streams = self.machine.streams.values()
         for trim in retention.due_trims(streams, self._runtime.wall_ms()):
             self.coalescer.add(Pending(trim, 0, lambda outcome: None))
+
+    def _propose_later(self, command: Command, size: int, settle: Settle) -> None:
+        """A command of this node's own."""
+        self.coalescer.add(Pending(command, size, settle))
+        self.pump()
 
     # ---- the write-ahead log
 

@@ -18,6 +18,8 @@
     │   ├── TooManyIndexes       │
     │   ├── BadSearch            │
     │   ├── StreamExists         │
+    │   ├── InvalidRequest       │
+    │   ├── StreamImmutable      │
     │   ├── ConditionFailed      │
     │   ├── LeaseLost            │
     │   ├── IdempotencyConflict  │ decided in apply or by a read:
@@ -162,6 +164,18 @@ class BadSearch(Refused):
 
 class StreamExists(Refused):
     code = "stream_exists"
+
+
+class InvalidRequest(Refused):
+    """`field` is not what this stream takes."""
+
+    code = "invalid_request"
+
+
+class StreamImmutable(Refused):
+    """The stream's records and what concerns keeping them stay as they are, for ever."""
+
+    code = "forbidden"
 
 
 class ConditionFailed(Refused):

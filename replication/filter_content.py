@@ -26,7 +26,7 @@ class FilterContent:
         self._files = files
         self._building: SegmentFilter | None = None
         self._reached = 0
-        self._seen: tuple[int, int] | None = None
+        self._seen: tuple[int, int, int] | None = None
 
     @property
     def is_ready(self) -> bool:
@@ -65,7 +65,7 @@ class FilterContent:
         """
         segments = self.stream.segments
         rows = segments.sealed()
-        seen = (len(segments), self.stream.log_start_offset)
+        seen = (len(segments), segments.swaps, self.stream.log_start_offset)
         if seen == self._seen or self.ends is None:
             return None
         for row in rows:

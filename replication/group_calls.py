@@ -163,6 +163,7 @@ class GroupCalls(LocalReads):
             append.idempotency_key if with_key else None,
             body_digest(append.body) if append.digest is None else append.digest,
             append.codec,
+            append.keyless,
         )
 
 

@@ -5,6 +5,7 @@ streams' segments that it lacks; replicas are equal byte for byte, so what it ha
 
     checkpoint.fetching                     the other node's checkpoint while the rest is fetched
     streams/<stream>/<base>-<start>.piece   bytes of that segment from position `start` on
+    streams/<stream>/<base>-<generation>-<start>.piece        … of one that compaction made
     checkpoint.fetched                      the same checkpoint: everything verified and durable
 
 The rename to `checkpoint.fetched` decides that the next start installs it. Everything after it is
@@ -18,7 +19,7 @@ such a move is one step after a power loss, file systems differ.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..storage import checkpoint
 from ..storage.batch import CHAIN_START
@@ -26,7 +27,8 @@ from ..storage.errors import CorruptBatch, Damaged, StorageError
 from ..storage.filesystem import FileSystem
 from ..storage.folder import DataFolder
 from ..storage.log import LogState
-from ..storage.names import store_path
+from ..storage.log_state import Compacted
+from ..storage.names import SegmentName, parse_stem, stem, store_path
 from ..storage.store import Store
 
 FETCHING = ".fetching"
@@ -43,10 +45,13 @@ class Piece:
     base_offset: int
     start: int
     end: int
+    generation: int = 0
+    seam: Compacted | None = None
+    """Of a segment that compaction made."""
 
     @property
     def name(self) -> str:
-        return f"{self.base_offset:020d}-{self.start:020d}{PIECE_SUFFIX}"
+        return f"{stem(self.base_offset, self.generation)}-{self.start:020d}{PIECE_SUFFIX}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +61,14 @@ class Held:
     state: LogState
     digest: bytes
     """Of its newest batch."""
+    links: Mapping[int, bytes] = field(default_factory=dict)
+    """What the batches at some offsets, where segments end that are kept, have to carry."""
+
+    @property
+    def newest(self) -> bytes | None:
+        """The digest; None if it is unknown, because that batch is damaged."""
+        is_known = self.digest != CHAIN_START or not self.state.log_end_offset
+        return self.digest if is_known else None
 
 
 class BadSnapshot(StorageError):
@@ -158,15 +171,16 @@ class Staging:
 
     def _verify(self, pieces: Sequence[Piece], held: Mapping[int, Held]) -> None:
         """Walk the pieces of each stream in order: checksums, offsets, and the chain of digests."""
-        stream_id, chain, due = -1, CHAIN_START, 0
+        stream_id, due = -1, -1
+        chain: bytes | None = None
         for piece in pieces:
-            if piece.stream_id != stream_id:
+            if piece.stream_id != stream_id or piece.start or piece.base_offset != due:
                 stream_id = piece.stream_id
                 chain, due = _joint(piece, held.get(stream_id))
             chain, due = self._verify_piece(piece, chain, due)
 
-    def _verify_piece(self, piece: Piece, chain: bytes, due: int) -> tuple[bytes, int]:
-        """Returns the digest of the last batch and the offset behind it."""
+    def _verify_piece(self, piece: Piece, chain: bytes | None, due: int) -> tuple[bytes, int]:
+        """Returns what the batch behind has to carry, and its offset."""
         path = self._path(piece)
         store = Store.open(self._files, path, is_durable=False)
         try:
@@ -177,7 +191,7 @@ class Staging:
             for batches in store.scan(0, _COPY_BYTES):
                 for batch in batches:
                     # A log that begins with a trim has no known digest before its first batch.
-                    linked = batch.chain == chain or chain == CHAIN_START
+                    linked = chain is None or batch.chain == chain
                     if batch.base_offset != due or not linked:
                         raise BadSnapshot(f"{path}: batch {batch.base_offset} does not follow")
                     chain, due = batch.digest(), batch.next_offset
@@ -186,7 +200,12 @@ class Staging:
             raise BadSnapshot(str(error)) from error
         finally:
             store.close()
-        return chain, due
+        assert chain is not None, "a piece is not empty"
+        if piece.seam is None:
+            return chain, due
+        if chain != piece.seam.digest:
+            raise BadSnapshot(f"{path}: not what compaction made")
+        return piece.seam.bridge, due
 
     def _sync(self, path: str) -> None:
         file = self._files.open(path)
@@ -197,25 +216,51 @@ class Staging:
 
 
 def plan(wanted: Mapping[int, LogState], held: Mapping[int, Held]) -> list[Piece]:
-    """What has to be fetched so that the streams' segments are as `wanted` lists them."""
+    """What has to be fetched so that the streams' segments are as `wanted` lists them.
+
+    Of a segment that compaction made here and not there, or there and not here, nothing is kept.
+    """
     pieces = []
     for stream_id, state in sorted(wanted.items()):
-        here = dict(held[stream_id].state.segments) if stream_id in held else {}
+        here = _sizes(held[stream_id].state) if stream_id in held else {}
         newest = max(here, default=None)
-        for base_offset, size in state.segments:
-            start = here.get(base_offset, 0)
-            if start > size or (start < size and base_offset != newest):
+        seams = {each.base_offset: each for each in state.compacted}
+        for name, size in _sizes(state).items():
+            start = here.get(name, 0)
+            if start > size or (start < size and name != newest):
                 start = 0
             if start < size:
-                pieces.append(Piece(stream_id, base_offset, start, size))
+                base_offset, generation = name
+                seam = seams.get(base_offset)
+                pieces.append(Piece(stream_id, base_offset, start, size, generation, seam))
     return pieces
 
 
-def _joint(piece: Piece, held: Held | None) -> tuple[bytes, int]:
-    """The digest and the offset that a stream's first piece has to follow."""
-    if held is not None and (piece.start or held.state.log_end_offset == piece.base_offset):
-        return held.digest, held.state.log_end_offset
-    return CHAIN_START, piece.base_offset
+def kept_ends(wanted: LogState, held: LogState) -> list[int]:
+    """Where segments end that are kept, and the next one is to be fetched."""
+    here, ends, is_kept = _sizes(held), list[int](), False
+    for name, size in _sizes(wanted).items():
+        is_next_kept = here.get(name) == size
+        if is_kept and not is_next_kept:
+            ends.append(name.base_offset)
+        is_kept = is_next_kept
+    return ends
+
+
+def _sizes(state: LogState) -> dict[SegmentName, int]:
+    sizes = (size for _, size in state.segments)
+    return dict(zip(state.names(), sizes, strict=True))
+
+
+def _joint(piece: Piece, held: Held | None) -> tuple[bytes | None, int]:
+    """What a stream's piece behind none, or behind kept segments, has to follow: digest, offset."""
+    if held is not None and piece.start:
+        return held.newest, held.state.log_end_offset
+    if held is not None and piece.base_offset in held.links:
+        return held.links[piece.base_offset], piece.base_offset
+    if held is not None and held.state.log_end_offset == piece.base_offset:
+        return held.newest, piece.base_offset
+    return CHAIN_START if piece.base_offset == 0 else None, piece.base_offset
 
 
 def is_fetching(files: FileSystem, folder: DataFolder) -> bool:
@@ -245,17 +290,19 @@ def _pieces(files: FileSystem, folder: DataFolder) -> Iterator[str]:
                 yield f"{path}/{name}"
 
 
-def piece_place(name: str) -> tuple[int, int]:
-    """The base offset of the segment, and where in it the piece with that name begins."""
-    base_offset, start = map(int, name.removesuffix(PIECE_SUFFIX).split("-"))
-    return base_offset, start
+def piece_place(name: str) -> tuple[SegmentName, int]:
+    """The segment, and where in it the piece with that name begins."""
+    segment, _, start = name.removesuffix(PIECE_SUFFIX).rpartition("-")
+    parsed = parse_stem(segment)
+    assert parsed is not None, f"a piece without a segment: {name}"
+    return parsed, int(start)
 
 
 def _place(files: FileSystem, path: str) -> None:
     """Make a piece part of its segment; may be repeated after a crash."""
     stream_folder, _, name = path.rpartition("/")
-    base_offset, start = piece_place(name)
-    target = store_path(stream_folder, base_offset)
+    segment, start = piece_place(name)
+    target = store_path(stream_folder, *segment)
     if start == 0:
         files.rename(path, target)
     else:

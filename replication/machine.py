@@ -12,17 +12,20 @@ Total: whatever a committed entry holds, the answer is a result or a refusal, ne
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 from ..storage.batch import build_batch
+from . import policy
 from .commands import (
     AcquireLease,
     AlterStream,
     AppendBatch,
     Command,
     CommitOffset,
+    CompactedRun,
+    CompactStream,
     CreateIndex,
     CreateStream,
     DeleteGroup,
@@ -38,8 +41,10 @@ from .commands import (
 from .dedupe import Appended, ProducerTable
 from .errors import (
     BeyondHighWatermark,
+    InvalidRequest,
     Refused,
     StreamExists,
+    StreamImmutable,
     TooManyIndexes,
     UnknownIndex,
     UnknownStream,
@@ -52,6 +57,11 @@ from .stream import Stream, describe
 from .transactions import Transacted, TransactionTable, Trial
 from .types import CommitReceipt, LeaseGrant, Receipt, StreamInfo, TransactionReceipt
 from .unwritten import Unwritten
+
+PendingRun: TypeAlias = tuple[int, CompactedRun]
+"""And the stream's id."""
+COMPACTIONS_MAX = 64
+"""With more to do, apply waits."""
 
 
 class StateMachine:
@@ -81,6 +91,8 @@ class StateMachine:
         """Streams whose files are still there, by id."""
         self.dropped = False
         """Segments were trimmed away whose files are still there."""
+        self.compactions: deque[PendingRun] = deque()
+        """Agreed upon, and not yet done to the streams' files, in their order."""
         self.index_changes = 0
         """Counts up whenever another index, or another stream, is there."""
         self.changed: set[str] = set()
@@ -88,7 +100,8 @@ class StateMachine:
         self._unwritten_bytes_max = unwritten_bytes_max
 
     def ready(self) -> bool:
-        return self.unwritten_bytes < self._unwritten_bytes_max
+        is_behind = len(self.compactions) >= COMPACTIONS_MAX
+        return self.unwritten_bytes < self._unwritten_bytes_max and not is_behind
 
     def apply(self, index: int, term: int, command: memoryview | None) -> list[Any]:
         """Apply one committed entry and return one result or refusal per command."""
@@ -239,9 +252,13 @@ class StateMachine:
         return describe(stream), True
 
     def _delete_stream(self, command: DeleteStream, index: int, term: int) -> Refused | None:
-        stream = self.streams.pop(command.name, None)
+        stream = self.streams.get(command.name)
         if stream is None:
             return _unknown(command.name)
+        if policy.is_immutable(stream.config):
+            return StreamImmutable(f"stream {command.name} is immutable: it is never deleted")
+        del self.streams[command.name]
+        self.compactions = deque(each for each in self.compactions if each[0] != stream.id)
         self.producers.forget_stream(stream.id)
         self.groups.forget_stream(stream.name)
         self.recent.forget_stream(stream.id)
@@ -255,6 +272,8 @@ class StateMachine:
         stream = self.streams.get(command.name)
         if stream is None or command.stream_id not in (None, stream.id):
             return _unknown(command.name)
+        if policy.is_immutable(stream.config) and command.before > stream.log_start_offset:
+            return StreamImmutable(f"stream {command.name} is immutable: it keeps its records")
         if command.before > stream.next_offset:
             return BeyondHighWatermark(
                 f"offset {command.before} does not exist yet",
@@ -275,8 +294,43 @@ class StateMachine:
         stream = self.streams.get(command.name)
         if stream is None:
             return _unknown(command.name)
+        kept = policy.forbidden_change(stream.config, command.changes)
+        if kept is not None:
+            detail = f"stream {command.name} is immutable: {kept} stays"
+            return StreamImmutable(detail, field=f"config.{kept}")
+        wrong = policy.contradiction({**stream.config, **command.changes})
+        if wrong is not None:
+            return InvalidRequest(f"{wrong[0]}: {wrong[1]}", field=f"config.{wrong[0]}")
         stream.alter(command.changes, self.log_time)
         return describe(stream)
+
+    def _compact(self, command: CompactStream, index: int, term: int) -> bool | Refused:
+        """True if the stream's segments were those that the leader looked at, as they still are in
+        all but rare cases. If not, nothing happens: the leader looks again.
+        """
+        stream = self.streams.get(command.name)
+        if stream is None or command.stream_id != stream.id:
+            return _unknown(command.name)
+        if not policy.compacts(stream.config) or policy.is_immutable(stream.config):
+            return False
+        if command.run is not None:
+            if not stream.segments.replace(command.run):
+                return False
+            self.compactions.append((stream.id, command.run))
+            self._drop(stream)
+        stream.cleaned(command.cleaned_until, self.log_time)
+        return True
+
+    def compacted(self, stream_id: int, done: Callable[[CompactedRun], bool]) -> None:
+        """Some of a stream's `compactions` are done. What was trimmed since can leave the files."""
+        self.compactions = deque(
+            each for each in self.compactions if each[0] != stream_id or not done(each[1])
+        )
+        self.recent.forget_read(stream_id)
+        for stream in self.streams.values():
+            if stream.id == stream_id:
+                self.unwritten[stream_id].log_start_offset = stream.log_start_offset
+        self.dropped = True
 
     def _create_index(
         self, command: CreateIndex, index: int, term: int
@@ -341,6 +395,7 @@ class StateMachine:
         ReleaseLease: _release,
         DeleteGroup: _delete_group,
         Transact: _transact,
+        CompactStream: _compact,
         CreateIndex: _create_index,
         DropIndex: _drop_index,
     }

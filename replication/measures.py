@@ -48,6 +48,10 @@ class Measures:
     """Written in the place of damaged bytes."""
     scrubbed_bytes: int = 0
     """Read in the background to look for damage."""
+    compacted_bytes: int = 0
+    """Read to compact streams: to find out what may go, and to do it."""
+    compactions: int = 0
+    """Segments that compaction made here."""
     damaged_checkpoints: int = 0
     """Found so and written anew."""
 

@@ -161,6 +161,8 @@ class SnapshotRead(msgspec.Struct, frozen=True, array_like=True, tag=11):
     base_offset: Number
     position: Number
     length: Number
+    generation: Number = 0
+    """Of the segment."""
 
 
 class SnapshotData(msgspec.Struct, frozen=True, array_like=True, tag=12):
@@ -176,6 +178,8 @@ class RepairRead(msgspec.Struct, frozen=True, array_like=True, tag=14):
     stream_id: Number
     offset: Number
     bytes_max: Number
+    generation: Number = 0
+    """Of the segment: batches of another one are of no use."""
 
 
 class RepairData(msgspec.Struct, frozen=True, array_like=True, tag=15):

@@ -99,13 +99,16 @@ class Persistence:
         self._writing = True
         created, self._machine.created = self._machine.created, []
         taken = self._machine.take_unwritten()
-        job = partial(self._write, created, taken)
+        compacting = {stream_id for stream_id, _ in self._machine.compactions}
+        job = partial(self._write, created, taken, compacting)
         self._jobs.run(Lane.STREAMS, job, partial(self._written, taken))
 
-    def _write(self, created: list[Stream], taken: dict[int, Unwritten]) -> None:
+    def _write(
+        self, created: list[Stream], taken: dict[int, Unwritten], compacting: set[int]
+    ) -> None:
         for stream in created:
             self._stream_files.create(stream.id)
-        self._stream_files.write(taken)
+        self._stream_files.write(taken, compacting)
 
     def _written(self, taken: dict[int, Unwritten], done: Future[None]) -> None:
         self._writing = False

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TypeVar
@@ -145,7 +145,10 @@ class LocalReads:
         was written and no other node helped in time.
         """
         stream = self._stream(name)
-        start = _absolute(stream, offset)
+        start = stream.log_start_offset if offset is None else offset
+        if start < 0:
+            start = await self.tail_offset(name, -start)
+            stream = self._stream(name)
         if start == stream.next_offset and wait_ms > 0:
             await self._wait_growth(stream, start, wait_ms / 1000)
             stream = self._stream(name)
@@ -230,6 +233,55 @@ class LocalReads:
         except TimeoutError:
             return False
 
+    async def tail_offset(self, name: str, count: int) -> int:
+        """Offset of the first of the last `count` records; the log start if there are fewer.
+
+        Where compaction removed records they are counted, in one segment at most.
+        """
+        stream = self._stream(name)
+        for row in reversed(stream.segments.rows()):
+            if row.count < count:
+                count -= row.count
+                continue
+            if row.generation:
+                return await self._counted_back(stream, row.base_offset, row.end_offset, count)
+            return max(stream.log_start_offset, row.end_offset - count)
+        return stream.log_start_offset
+
+    async def _counted_back(self, stream: Stream, start: int, end: int, count: int) -> int:
+        """Offset of the record that has `count - 1` behind it in [start, end)."""
+        offset = max(start, stream.log_start_offset)
+        newest: deque[tuple[int, int]] = deque()
+        """Base offset and records of the batches that matter, as far as they were looked at."""
+        held = 0
+        while offset < end:
+            try:
+                batches = await self._batches(stream, offset, 1 << 20)
+            except OffsetTrimmed:
+                offset = stream.log_start_offset
+                continue
+            if not batches:
+                break
+            for batch in batches:
+                if batch.base_offset >= end:
+                    break
+                newest.append((batch.base_offset, batch.count))
+                held += batch.count
+                while newest and held - newest[0][1] >= count:
+                    held -= newest.popleft()[1]
+            offset = batches[-1].next_offset
+        if not newest or held < count:
+            return stream.log_start_offset
+        return await self._nth_record(stream, newest[0][0], held - count)
+
+    async def _nth_record(self, stream: Stream, base_offset: int, number: int) -> int:
+        """Offset of one record of a batch."""
+        start = max(base_offset, stream.log_start_offset)
+        batches = await self._batches(stream, start, 0)
+        offsets = batches[0].rows()[0] if batches else ()
+        found = offsets[number] if number < len(offsets) else base_offset
+        return max(found, stream.log_start_offset)
+
     async def find_timestamp(self, name: str, timestamp_ms: int) -> int:
         """Offset of the first record whose timestamp is at or after `timestamp_ms`; the high
         watermark if none.
@@ -296,14 +348,6 @@ class LocalReads:
 def resolve(waiter: asyncio.Future[None]) -> None:
     if not waiter.done():
         waiter.set_result(None)
-
-
-def _absolute(stream: Stream, offset: int | None) -> int:
-    if offset is None:
-        return stream.log_start_offset
-    if offset < 0:
-        return max(stream.log_start_offset, stream.next_offset + offset)
-    return offset
 
 
 def _check_range(stream: Stream, offset: int) -> None:

@@ -72,6 +72,10 @@ class Recent:
             self._stretches.add(stream_id, batches)
             self._evict()
 
+    def forget_read(self, stream_id: int) -> None:
+        """The stream's file holds other batches now than those that were read from it."""
+        self._stretches.forget_stream(stream_id)
+
     def forget_stream(self, stream_id: int) -> None:
         self._stretches.forget_stream(stream_id)
         self._streams.pop(stream_id, None)

@@ -21,6 +21,7 @@ from functools import partial
 from typing import NamedTuple
 
 from ..storage.errors import BadCopy, DamagedBatch
+from ..storage.names import generation_of
 from . import upstream
 from .checkpoint_scrub import CheckpointScrub
 from .config import Limits
@@ -70,6 +71,11 @@ class Place:
     @property
     def key(self) -> tuple[int, int]:
         return self.stream_id, self.damage.offset
+
+    @property
+    def generation(self) -> int:
+        """Of the segment: another one may be in its place by now."""
+        return generation_of(self.damage.path)
 
     def facts(self) -> dict[str, object]:
         damage = self.damage
@@ -190,7 +196,7 @@ class Repairs:
     # ---- this node's damage
 
     def _take_up(self, place: Place) -> None:
-        self._peers = self._helpers()
+        self._peers = self._core.connected_members()
         others = [member.id for member in self._core.members.newest.members]
         node_id = self._core.members.node_id
         place.copies = {each: AWAY for each in sorted(others) if each != node_id}
@@ -199,18 +205,11 @@ class Repairs:
             place.again_at = upstream.now() + AGAIN_S
             return
         self._current = place
-        job = partial(self._stream_files.holds, *place.key)
+        job = partial(self._stream_files.generation_at, *place.key)
         self._jobs.run(Lane.STREAMS, job, partial(self._looked, place))
 
-    def _helpers(self) -> list[str]:
-        """The nodes that may have a copy and can be asked now, the leader first."""
-        core = self._core
-        others = [member.id for member in core.members.newest.members]
-        others.sort(key=lambda node: node != core.leader_id())
-        return [each for each in others if each != core.members.node_id and core.is_connected(each)]
-
-    def _looked(self, place: Place, done: Future[bool]) -> None:
-        if done.result():
+    def _looked(self, place: Place, done: Future[int | None]) -> None:
+        if done.result() == place.generation:
             self._ask_next()
         else:
             self._end(place, "the damaged segment is gone")
@@ -224,7 +223,8 @@ class Repairs:
             return
         self._request += 1
         self._asked_at = upstream.now()
-        self._post(self._asked, RepairRead(self._request, *place.key, COPY_BYTES))
+        request = RepairRead(self._request, *place.key, COPY_BYTES, place.generation)
+        self._post(self._asked, request)
 
     def on_data(self, peer: str, message: RepairData) -> None:
         """A copy arrived, or a refusal."""
@@ -242,7 +242,7 @@ class Repairs:
 
     def _mend(self, place: Place, data: bytes) -> Mended:
         files, (stream_id, offset) = self._stream_files, place.key
-        if not files.holds(stream_id, offset):
+        if files.generation_at(stream_id, offset) != place.generation:
             return Mended(end_offset=offset)
         try:
             behind, written = files.mend(stream_id, offset, data)
@@ -315,7 +315,9 @@ class Repairs:
     def _copy(self, request: RepairRead) -> bytes | DamagedBatch | None:
         bytes_max = min(request.bytes_max, COPY_BYTES_MAX)
         try:
-            return self._stream_files.copy(request.stream_id, request.offset, bytes_max)
+            return self._stream_files.copy(
+                request.stream_id, request.offset, bytes_max, request.generation
+            )
         except DamagedBatch as damage:
             return damage
 

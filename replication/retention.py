@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from . import policy
 from .commands import TrimStream
 from .stream import Stream
 
@@ -30,12 +31,15 @@ def kept_from(stream: Stream, now_ms: int) -> int:
     bytes_min = stream.number("retention.bytes")
     records_min = stream.number("retention.records")
     before = stream.log_start_offset
+    if not policy.deletes(stream.config) or policy.is_immutable(stream.config):
+        return before
     if max(age_ms_max, bytes_min, records_min) < 0:
         return before
     left_bytes = stream.segments.size_bytes
+    left_records = stream.segments.count
     for segment in stream.segments.sealed():
         left_bytes -= segment.size_bytes
-        left_records = stream.next_offset - segment.end_offset
+        left_records -= segment.count
         is_old = 0 <= age_ms_max < now_ms - segment.last_timestamp
         if not (is_old or 0 <= bytes_min <= left_bytes or 0 <= records_min <= left_records):
             break

@@ -16,6 +16,8 @@ import msgspec
 
 from ..storage.batch import Batch
 from ..storage.index import POSITION_MAX, RELATIVE_OFFSET_MAX
+from ..storage.names import SegmentName
+from .commands import CompactedRun
 
 
 class SegmentRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -26,6 +28,22 @@ class SegmentRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     size_bytes: int
     first_timestamp: int
     last_timestamp: int
+    generation: int = 0
+    """Above 0: compaction made it of others, and the rest is to be known of it."""
+    records: int = 0
+    digest: bytes = b""
+    """Of its last batch."""
+    bridge: bytes = b""
+    """What the batch behind it carries as its chain."""
+
+    @property
+    def name(self) -> SegmentName:
+        return SegmentName(self.base_offset, self.generation)
+
+    @property
+    def count(self) -> int:
+        """Records in it."""
+        return self.records if self.generation else self.end_offset - self.base_offset
 
 
 class Segments:
@@ -34,9 +52,16 @@ class Segments:
     def __init__(self, rows: Iterable[SegmentRow] = ()) -> None:
         self._rows = deque(rows)
         self.size_bytes = sum(row.size_bytes for row in self._rows)
+        self.swaps = 0
+        """How often compaction put a segment in the place of others, since this node started."""
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    @property
+    def count(self) -> int:
+        """Records in all of them."""
+        return sum(row.count for row in self._rows)
 
     def rows(self) -> list[SegmentRow]:
         return list(self._rows)
@@ -86,6 +111,38 @@ class Segments:
         self._rows.append(
             SegmentRow(base_offset, batch.next_offset, size, first_timestamp, batch.timestamp)
         )
+
+    def row_at(self, offset: int) -> SegmentRow | None:
+        """The segment that holds `offset`, if one does."""
+        return next((row for row in self._rows if row.base_offset <= offset < row.end_offset), None)
+
+    def replace(self, run: CompactedRun) -> bool:
+        """Put the segment that compaction makes of some in their place, if they are all there."""
+        rows = list(self._rows)
+        first = next((n for n, row in enumerate(rows) if row.name == run.inputs[0]), len(rows))
+        replaced = rows[first : first + len(run.inputs)]
+        # The newest is never compacted: what is appended goes on there.
+        if first + len(replaced) >= len(rows) or replaced[-1].end_offset != run.end_offset:
+            return False
+        if [row.name for row in replaced] != run.inputs:
+            return False
+        rows[first : first + len(replaced)] = [
+            SegmentRow(
+                replaced[0].base_offset,
+                run.end_offset,
+                run.size_bytes,
+                replaced[0].first_timestamp,
+                replaced[-1].last_timestamp,
+                run.generation,
+                run.records,
+                run.digest,
+                run.bridge,
+            )
+        ]
+        self.size_bytes += run.size_bytes - sum(row.size_bytes for row in replaced)
+        self._rows = deque(rows)
+        self.swaps += 1
+        return True
 
     def drop_below(self, offset: int) -> bool:
         """Forget the sealed segments that end at or below `offset`; were there any?"""

@@ -8,6 +8,7 @@ disagree.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Annotated, Any, TypeAlias, TypeVar
@@ -17,8 +18,10 @@ import msgspec
 from ..storage.batch import CHAIN_START
 from ..storage.errors import StorageError
 from ..storage.log import LogState
+from ..storage.log_state import Compacted
+from ..storage.names import SegmentName
 from ..storage.wal_frame import Number
-from .commands import Timestamp
+from .commands import CompactedRun, Timestamp
 from .dedupe import Appended, ProducerRow
 from .groups import GroupMeta
 from .groups import Row as GroupRow
@@ -64,6 +67,10 @@ class StreamRow(msgspec.Struct, frozen=True, array_like=True, tag=2):
     forgotten_until: int
     log: list[Any] = []
     """LogState of the stream's files when the checkpoint was written."""
+    cleaned_until: Number = 0
+    cleanings: list[tuple[Number, Timestamp]] = []
+    compactions: list[CompactedRun] = []
+    """In `segments`, and not yet done to the files."""
 
 
 class KeyRows(msgspec.Struct, frozen=True, array_like=True, tag=3):
@@ -112,7 +119,12 @@ class Snapshot:
             machine.members,
             machine.members_index,
         )
-        self._streams = [_stream_row(stream) for stream in machine.streams.values()]
+        runs = defaultdict[int, list[CompactedRun]](list)
+        for stream_id, run in machine.compactions:
+            runs[stream_id].append(run)
+        self._streams = [
+            _stream_row(stream, runs.get(stream.id, [])) for stream in machine.streams.values()
+        ]
         self._keys = {name: stream.keys.dump() for name, stream in machine.streams.items()}
         self._producers = machine.producers.dump()
         self._group_meta = machine.groups.meta()
@@ -131,9 +143,11 @@ class Snapshot:
         """The checkpoint's sections; `logs` says how far each stream's files are durable."""
         yield _encoder.encode(self.meta)
         for row in self._streams:
-            extents = tuple((segment.base_offset, segment.size_bytes) for segment in row.segments)
-            assert logs[row.id].segments == extents, "the files are not cut as apply decided"
-            yield _encoder.encode(msgspec.structs.replace(row, log=logs[row.id].to_list()))
+            log = logs[row.id]
+            left = _undone(row.compactions, log)
+            row = msgspec.structs.replace(row, log=log.to_list(), compactions=left)
+            assert _is_of(row, log), f"the files are not cut as apply decided: {row}"
+            yield _encoder.encode(row)
         for name, keys in self._keys.items():
             for rows in _chunks(keys):
                 yield _encoder.encode(KeyRows(name, rows))
@@ -171,6 +185,7 @@ def restore(sections: Iterable[bytes], machine: StateMachine) -> dict[int, LogSt
             if section.name in machine.streams or section.id in logs:
                 raise BadCheckpoint(f"stream {section.name} is there twice")
             machine.streams[section.name] = _stream(section)
+            machine.compactions += [(section.id, run) for run in section.compactions]
             logs[section.id] = _log_state(section)
         elif isinstance(section, KeyRows):
             keys.setdefault(section.stream, []).extend(section.rows)
@@ -254,14 +269,52 @@ def _decoded(sections: Iterable[bytes]) -> Iterator[Section]:
 
 def _log_state(row: StreamRow) -> LogState:
     state = LogState.from_list(row.log)
-    if state.segments != tuple((each.base_offset, each.size_bytes) for each in row.segments):
+    if not _is_of(row, state):
         raise BadCheckpoint(f"stream {row.name}: its files are not its segments")
     if state.log_end_offset != row.next_offset or row.log_start_offset > row.next_offset:
         raise BadCheckpoint(f"stream {row.name}: its files end elsewhere")
     return state
 
 
-def _stream_row(stream: Stream) -> StreamRow:
+def _undone(runs: list[CompactedRun], state: LogState) -> list[CompactedRun]:
+    """Those whose segments are among the files, or are made by one before them."""
+    names, undone = set(state.names()), []
+    for run in runs:
+        if run.inputs[0] in names:
+            undone.append(run)
+            names.add(SegmentName(run.base_offset, run.generation))
+    return undone
+
+
+def _is_of(row: StreamRow, state: LogState) -> bool:
+    """Are the files as the segments say, once what waits to be done to them is done?
+
+    Trimmed segments may still be in the list of files: a compaction needed them.
+    """
+    sizes = (size for _, size in state.segments)
+    files = list(zip(state.names(), sizes, strict=True))
+    seams = {(each.base_offset, each.generation): each for each in state.compacted}
+    for run in row.compactions:
+        names = [name for name, _ in files]
+        first = names.index(run.inputs[0]) if run.inputs[0] in names else len(names)
+        if names[first : first + len(run.inputs)] != run.inputs:
+            return False
+        name = SegmentName(run.base_offset, run.generation)
+        files[first : first + len(run.inputs)] = [(name, run.size_bytes)]
+        seams[name] = Compacted(*name, run.digest, run.bridge)
+    surplus = len(files) - len(row.segments)
+    kept = files[max(0, surplus) :]
+    if [(each.name, each.size_bytes) for each in row.segments] != kept:
+        return False
+    if surplus > 0 and (not kept or kept[0][0].base_offset > row.log_start_offset):
+        return False
+    known = [seams.get(name) for name, _ in kept if name.generation]
+    return known == [
+        Compacted(*each.name, each.digest, each.bridge) for each in row.segments if each.generation
+    ]
+
+
+def _stream_row(stream: Stream, runs: list[CompactedRun]) -> StreamRow:
     return StreamRow(
         stream.id,
         stream.name,
@@ -272,6 +325,9 @@ def _stream_row(stream: Stream) -> StreamRow:
         stream.chain,
         stream.segments.rows(),
         stream.keys.forgotten_until,
+        cleaned_until=stream.cleaned_until,
+        cleanings=stream.cleanings.copy(),
+        compactions=runs,
     )
 
 
@@ -283,6 +339,8 @@ def _stream(row: StreamRow) -> Stream:
     stream.chain = row.chain
     stream.segments = Segments(row.segments)
     stream.keys.forgotten_until = row.forgotten_until
+    stream.cleaned_until = row.cleaned_until
+    stream.cleanings = row.cleanings.copy()
     return stream
 
 

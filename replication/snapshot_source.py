@@ -19,7 +19,7 @@ from ..storage import checkpoint
 from ..storage.errors import Damaged, DamagedBatch
 from ..storage.filesystem import File, FileSystem
 from ..storage.folder import DataFolder
-from ..storage.names import store_path
+from ..storage.names import SegmentName, store_path
 from . import upstream
 from .jobs import Jobs
 from .messages import SnapshotRead
@@ -129,11 +129,12 @@ class SnapshotSource:
         stream_id, base_offset, position = request.stream_id, request.base_offset, request.position
         if stream_id is None:
             return file.read_at(position, length)
-        path = store_path(self._folder.stream_folder(stream_id), base_offset)
+        name = SegmentName(base_offset, request.generation)
+        path = store_path(self._folder.stream_folder(stream_id), *name)
         if not self._files.exists(path):
             return None
         try:
-            self._stream_files.check(stream_id, base_offset, position, length)
+            self._stream_files.check(stream_id, name, position, length)
         except DamagedBatch as damage:
             return Rotten(stream_id, damage)
         segment = self._files.open(path)

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 
 from ..storage.batch import CHAIN_START, Batch
 from ..storage.log import LogConfig
+from . import policy
 from .commands import AppendBatch
 from .dedupe import KeyTable
-from .errors import ConditionFailed, RecordTooLarge, Refused
+from .errors import ConditionFailed, InvalidRequest, RecordTooLarge, Refused
 from .indexes import IndexDefinition
 from .segments import Segments
 from .types import StreamConfig, StreamInfo
@@ -16,6 +17,9 @@ from .types import StreamConfig, StreamInfo
 DEDUPE_WINDOW_MS = 24 * 3600 * 1000
 DEDUPE_ENTRIES = 100_000
 RECORD_BYTES_MAX = 1 << 20
+DELETE_RETENTION_MS = 24 * 3600 * 1000
+CLEANINGS_PER_RETENTION = 16
+CLEANINGS_MAX = 64
 SEGMENT_BYTES_MAX = LogConfig().segment_bytes_max
 
 
@@ -30,6 +34,10 @@ class Stream:
         self.last_timestamp: int | None = None
         self.chain = CHAIN_START
         self.segments = Segments()
+        self.cleaned_until = 0
+        """Every key is there once below this offset, as far as compaction is agreed upon."""
+        self.cleanings: list[tuple[int, int]] = []
+        """Up to which offset had a pass ended by which log time; some of them, ascending."""
         self.keys = KeyTable(*self._dedupe_bounds())
         self.indexes: dict[str, IndexDefinition] = {}
 
@@ -50,6 +58,12 @@ class Stream:
             return RecordTooLarge(
                 f"a record of {append.record_bytes_max} bytes is above max.message.bytes",
                 limit_bytes=self.record_bytes_max,
+            )
+        if append.keyless and policy.compacts(self.config):
+            return InvalidRequest(
+                f"{append.keyless} of {append.count} records have no key, which a compacted stream"
+                " needs",
+                field="records",
             )
         if append.if_offset is not None and append.if_offset != next_offset:
             return ConditionFailed(
@@ -82,8 +96,35 @@ class Stream:
         """Only whole segments expire: one that goes on for longer than a record is to be kept would
         keep its first one far too long.
         """
-        segment_ms = self.number("segment.ms")
-        return segment_ms if segment_ms >= 0 else self.number("retention.ms")
+        limits = [self.number("segment.ms")]
+        if limits[0] < 0 and policy.deletes(self.config):
+            limits = [self.number("retention.ms")]
+        if policy.compacts(self.config):
+            # Only sealed segments are compacted.
+            limits.append(self.number("max.compaction.lag.ms"))
+        return min((limit for limit in limits if limit >= 0), default=-1)
+
+    def cleaned(self, until: int, log_time: int) -> None:
+        """A pass of compaction has ended. Notes some of the times, for `tombstones_below`."""
+        if until <= self.cleaned_until or until > self.next_offset:
+            return
+        self.cleaned_until = until
+        retention_ms = self.number("delete.retention.ms", DELETE_RETENTION_MS)
+        known = self.cleanings
+        if not known or log_time - known[-1][1] >= retention_ms // CLEANINGS_PER_RETENTION:
+            known.append((until, log_time))
+        while len(known) > 1 and (
+            known[1][1] <= log_time - retention_ms or len(known) > CLEANINGS_MAX
+        ):
+            del known[0]
+
+    def tombstones_below(self, now_ms: int) -> int:
+        """The offset below which whoever reads on has had `delete.retention.ms` to see tombstones,
+        since what they delete was removed.
+        """
+        retention_ms = self.number("delete.retention.ms", DELETE_RETENTION_MS)
+        old = [until for until, at in self.cleanings if at <= now_ms - retention_ms]
+        return max(old, default=0)
 
     def alter(self, changes: Mapping[str, int | str | bool], log_time: int) -> None:
         self.config |= changes

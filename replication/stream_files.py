@@ -4,7 +4,7 @@ other.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from ..storage.batch import Batch
 from ..storage.errors import DamagedBatch
@@ -12,8 +12,9 @@ from ..storage.filesystem import FileSystem
 from ..storage.folder import DataFolder
 from ..storage.index import POSITION_MAX
 from ..storage.log import Log, LogConfig, LogState
+from ..storage.names import SegmentName
 from ..storage.verify import Cursor, verify
-from .install import Held
+from .install import Held, kept_ends
 from .unwritten import Unwritten
 
 _CONFIG = LogConfig(segment_bytes_max=POSITION_MAX)
@@ -54,12 +55,21 @@ class StreamFiles:
             path, _CONFIG, files=self._files, vouched=state, on_damage=on_damage
         )
 
-    def write(self, streams: Mapping[int, Unwritten]) -> None:
-        """Append to the streams' files, without fsync, and trim them."""
+    def log(self, stream_id: int) -> Log | None:
+        """The stream's log, if it is there."""
+        return self._logs.get(stream_id)
+
+    def write(
+        self, streams: Mapping[int, Unwritten], compacting: Collection[int] = frozenset()
+    ) -> None:
+        """Append to the streams' files, without fsync, and trim them. Those in `compacting` keep
+        what is trimmed: a compaction that waits to be done needs it.
+        """
         for stream_id, unwritten in streams.items():
             log = self._logs.get(stream_id)
             if log is None:
                 continue
+            log.keeps_trimmed = stream_id in compacting
             for number, batches in enumerate(unwritten.runs):
                 if number:
                     log.roll()
@@ -90,26 +100,37 @@ class StreamFiles:
         log = self._logs.get(stream_id)
         return log is not None and log.first_offset <= offset < log.log_end_offset
 
-    def copy(self, stream_id: int, offset: int, bytes_max: int) -> bytes | None:
-        """Whole batches from `offset` on, checked, for another node; None if they are not here.
-        Raises DamagedBatch.
+    def copy(self, stream_id: int, offset: int, bytes_max: int, generation: int) -> bytes | None:
+        """Whole batches from `offset` on, checked, for another node; None if they are not here, or
+        in a segment of another generation. Raises DamagedBatch.
         """
-        if not self.holds(stream_id, offset):
+        if self.generation_at(stream_id, offset) != generation:
             return None
         batches = self._logs[stream_id].read(offset, bytes_max, below_start=True)
         return b"".join(batch.data for batch in batches)
 
-    def check(self, stream_id: int, base_offset: int, position: int, length: int) -> None:
-        """Check a range of a segment, if it was not trimmed away. Raises DamagedBatch."""
-        if self.holds(stream_id, base_offset):
-            self._logs[stream_id].check(base_offset, position, length)
+    def check(self, stream_id: int, name: SegmentName, position: int, length: int) -> None:
+        """Check a range of a segment, if it was not trimmed away. Raises DamagedBatch.
+
+        Of one that compaction replaced the file is there for a while: who gets bytes of it verifies
+        them, as those of all others.
+        """
+        if self.generation_at(stream_id, name.base_offset) == name.generation:
+            self._logs[stream_id].check(name.base_offset, position, length)
+
+    def generation_at(self, stream_id: int, offset: int) -> int | None:
+        """Of the segment that holds `offset`; None if none does."""
+        if not self.holds(stream_id, offset):
+            return None
+        return self._logs[stream_id].generation_at(offset)
 
     def mend(self, stream_id: int, offset: int, data: bytes) -> tuple[Cursor, int]:
         """Put another node's copy in the place of damaged batches; where to verify on, and the
         bytes written. Raises as Log.mend does.
         """
-        last, written = self._logs[stream_id].mend(offset, data)
-        return Cursor(last.next_offset, None, last.digest()), written
+        log = self._logs[stream_id]
+        last, written = log.mend(offset, data)
+        return Cursor(last.next_offset, None, log.link_behind(last), log.swaps), written
 
     def verify(self, stream_id: int, at: Cursor, bytes_max: int) -> tuple[Cursor, int] | None:
         """Check the next batches; where to go on and the bytes checked, None at the end. Raises
@@ -142,11 +163,15 @@ class StreamFiles:
         for log in self._logs.values():
             log.remove_trimmed()
 
-    def held(self) -> dict[int, Held]:
-        """What is here of each stream, durable from now on."""
-        return {
-            stream_id: Held(log.sync(), log.last_digest) for stream_id, log in self._logs.items()
-        }
+    def held(self, wanted: Mapping[int, LogState]) -> dict[int, Held]:
+        """What is here of each stream, durable from now on; `wanted` is what is to be here."""
+        held = {}
+        for stream_id, log in self._logs.items():
+            state = log.sync()
+            ends = kept_ends(wanted.get(stream_id, LogState()), state)
+            links = {end: link for end in ends if (link := log.link_at(end)) is not None}
+            held[stream_id] = Held(state, log.last_digest, links)
+        return held
 
     def __enter__(self) -> StreamFiles:
         return self

@@ -53,6 +53,8 @@ class Append:
     codec: int = CODEC_NONE
     digest: bytes | None = None
     """`body_digest` of the uncompressed body; None: the body is not compressed."""
+    keyless: int = 0
+    """Records without a key: a compacted stream refuses the batch."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,8 @@ from ..storage.errors import Damaged
 from ..storage.findings import Finding
 from ..storage.log import LogState
 from ..storage.log_scan import IndexCheck, LogScan, Part
-from ..storage.names import base_offsets, index_path, store_path
+from ..storage.log_state import Compacted
+from ..storage.names import NEW_SUFFIX, SegmentName, index_path, segment_names, store_path
 from ..storage.stopped_folder import StoppedFolder
 from ..storage.wal_scan import WalScan
 from .install import FETCHED, FETCHING, PIECE_SUFFIX, piece_place
@@ -157,15 +158,17 @@ class Verification:
     def _verify_stream(self, row: StreamRow) -> Iterator[Finding]:
         state, scan = _state(row), LogScan(self._folder.files)
         damaged = False
-        for number, (base_offset, size) in enumerate(state.segments):
-            is_sealed = number + 1 < len(state.segments)
-            for found in self._verify_segment(scan, row, base_offset, size, is_sealed=is_sealed):
+        seams = {each.base_offset: each for each in state.compacted}
+        for name, (base_offset, size) in zip(state.names(), state.segments, strict=True):
+            is_sealed = base_offset != state.segments[-1][0]
+            seam = seams.get(base_offset)
+            for found in self._verify_segment(scan, row, name, size, seam, is_sealed=is_sealed):
                 damaged = damaged or found.is_damage
                 yield found
         if damaged or not state.segments:
             return
         last = state.segments[-1]
-        path = store_path(self._folder.stream_folder(row.id), last[0])
+        path = store_path(self._folder.stream_folder(row.id), *state.names()[-1])
         if scan.next_offset != row.next_offset or scan.next_offset != state.log_end_offset:
             reason = f"it ends at offset {scan.next_offset}, by the checkpoint at {row.next_offset}"
             yield Finding(path, last[1], reason, offset=scan.next_offset)
@@ -174,13 +177,20 @@ class Verification:
             yield Finding(path, last[1], reason, offset=scan.next_offset)
 
     def _verify_segment(
-        self, scan: LogScan, row: StreamRow, base_offset: int, size: int, *, is_sealed: bool
+        self,
+        scan: LogScan,
+        row: StreamRow,
+        name: SegmentName,
+        size: int,
+        seam: Compacted | None,
+        *,
+        is_sealed: bool,
     ) -> Iterator[Finding]:
         folder = self._folder
         stream_folder = folder.stream_folder(row.id)
-        index = IndexCheck(folder.files, index_path(stream_folder, base_offset), base_offset)
-        parts = self._parts(stream_folder, base_offset, size)
-        for seen in scan.segment(base_offset, parts, vouched=size):
+        index = IndexCheck(folder.files, index_path(stream_folder, *name), name.base_offset)
+        parts = self._parts(stream_folder, name, size)
+        for seen in scan.segment(name.base_offset, parts, vouched=size, seam=seam):
             if isinstance(seen, Finding):
                 yield seen
                 return
@@ -195,15 +205,15 @@ class Verification:
             reason = f"{index.fault}; derived, it is built anew by itself"
             yield Finding(index.path, index.position, reason, is_damage=is_sealed)
 
-    def _parts(self, stream_folder: str, base_offset: int, size: int) -> list[Part]:
+    def _parts(self, stream_folder: str, wanted: SegmentName, size: int) -> list[Part]:
         """Where the bytes of a segment are: in its file, or partly in a piece yet to be placed."""
-        store = store_path(stream_folder, base_offset)
+        store = store_path(stream_folder, *wanted)
         if self._vouched.is_fetched:
             for name in self._folder.list_inside(stream_folder):
                 if not name.endswith(PIECE_SUFFIX):
                     continue
-                base, start = piece_place(name)
-                if base == base_offset:
+                segment, start = piece_place(name)
+                if segment == wanted:
                     piece = Part(f"{stream_folder}/{name}", start, size)
                     return [Part(store, 0, start), piece]
         return [Part(store, 0, size)]
@@ -230,8 +240,8 @@ class Verification:
     def _look_at_piece(self, path: str) -> Finding:
         size, good = self._folder.size_of(path), 0
         scan, part = LogScan(self._folder.files), Part(path, 0, size)
-        base_offset, start = piece_place(path.rpartition("/")[2])
-        first = scan.segment(base_offset, [part], vouched=0)
+        segment, start = piece_place(path.rpartition("/")[2])
+        first = scan.segment(segment.base_offset, [part], vouched=0)
         for seen in scan.continuation(part) if start else first:
             if not isinstance(seen, Finding):
                 good = seen.position + seen.batch.size
@@ -247,15 +257,16 @@ class Verification:
             yield Finding(folder.streams_folder, 0, reason, is_damage=False)
             return
         vouched = {
-            store_path(folder.stream_folder(row.id), base_offset): size
+            store_path(folder.stream_folder(row.id), *name): size
             for row in self._vouched.streams
-            for base_offset, size in _state(row).segments
+            for state in [_state(row)]
+            for name, (_, size) in zip(state.names(), state.segments, strict=True)
         }
         surplus = [
             folder.size_of(path) - vouched.get(path, 0)
             for stream_folder, name in self._stream_files()
             for path in [f"{stream_folder}/{name}"]
-            if base_offsets([name])
+            if segment_names([name.removesuffix(NEW_SUFFIX)])
         ]
         behind = [size for size in surplus if size > 0]
         if behind and not self._vouched.is_fetched:

@@ -1,7 +1,7 @@
 """A batch: the records of one append, as they lie on disk and travel to peers and readers.
 
 A header of 96 bytes, little-endian, and the body behind it (`record.py`). Nothing in a batch is
-rewritten after the leader built it, so the checksum covers everything but itself.
+rewritten after it was built, so the checksum covers everything but itself.
 
     byte  size  field
        0     4  crc             CRC-32C of bytes 4 … size
@@ -22,12 +22,14 @@ rewritten after the leader built it, so the checksum covers everything but itsel
       80    16  chain           XXH3-128 of the whole previous batch, zeros for the first
       96     …  body, compressed or not
 
-`span` equals `count` as long as no record is ever removed from within a batch.
+`span` equals `count` unless compaction removed records that were in the range: it makes batches
+anew, from what is left of one or of several, and such a batch may be without any record.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -37,7 +39,7 @@ from xxhash import xxh3_128_digest
 from .codec import CODEC_NONE, unpack
 from .errors import CorruptBatch, IncompleteBatch
 from .filesystem import Buffer
-from .record import StoredRecord, decode_rows
+from .record import Row, StoredRecord, decode_rows, decode_sparse_rows
 
 BATCH_HEADER_SIZE: Final = 96
 BATCH_BYTES_MAX: Final = 16 * 1024 * 1024
@@ -90,6 +92,11 @@ class Batch(msgspec.Struct, frozen=True, gc=False):
     def next_offset(self) -> int:
         return self.base_offset + self.span
 
+    @property
+    def is_dense(self) -> bool:
+        """Is there a record at each of its offsets?"""
+        return self.count == self.span
+
     def unpacked(self, bytes_max: int = BODY_BYTES_MAX) -> Buffer:
         """Return the body as it was before it was compressed. Raises CorruptBatch.
 
@@ -102,13 +109,25 @@ class Batch(msgspec.Struct, frozen=True, gc=False):
 
         `unpacked` is for who has unpacked it already.
         """
-        rows = decode_rows(self.unpacked() if unpacked is None else unpacked)
-        if len(rows) != self.count:
-            raise CorruptBatch(None, 0, f"{len(rows)} records where the header says {self.count}")
+        offsets, rows = self.rows(unpacked)
         return [
             StoredRecord(offset, self.timestamp if own is None else own, key, value, headers or {})
-            for offset, (key, value, headers, own) in enumerate(rows, self.base_offset)
+            for offset, (key, value, headers, own) in zip(offsets, rows, strict=True)
         ]
+
+    def rows(self, unpacked: Buffer | None = None) -> tuple[Sequence[int], list[Row]]:
+        """Return the records as they lie in the body, and their offsets; raises CorruptBatch."""
+        body = self.unpacked() if unpacked is None else unpacked
+        offsets: Sequence[int]
+        if self.is_dense:
+            rows, offsets = decode_rows(body), range(self.base_offset, self.next_offset)
+        else:
+            sparse = decode_sparse_rows(body, self.span)
+            rows = [row[:4] for row in sparse]
+            offsets = [self.base_offset + row[4] for row in sparse]
+        if len(rows) != self.count:
+            raise CorruptBatch(None, 0, f"{len(rows)} records where the header says {self.count}")
+        return offsets, rows
 
     def digest(self) -> bytes:
         """Return what the next batch carries as its `chain`."""
@@ -127,6 +146,7 @@ def build_batch(
     base_offset: int,
     timestamp: int,
     max_timestamp: int,
+    span: int | None = None,
     term: int = 0,
     index: int = 0,
     producer_id: int | None = None,
@@ -137,13 +157,16 @@ def build_batch(
 ) -> Batch:
     """Put a header before `body`, the `count` records as `encode_records` packs them.
 
-    With another `codec` it is compressed already (`codec.pack`). It is copied, not looked into.
-    Raises ValueError if there are no records, if the batch would pass BATCH_BYTES_MAX, or if a
-    number does not fit its field.
+    The body is copied, not looked into; with another `codec` it is compressed already
+    (`codec.pack`). Only a batch with a `span` of its own, from compaction, may be without records.
+    Raises ValueError if this one is not, if the batch would pass BATCH_BYTES_MAX, or if a number
+    does not fit its field.
     """
     size = BATCH_HEADER_SIZE + len(body)
-    if count < 1:
+    if span is None and count < 1:
         raise ValueError("a batch holds one record at least")
+    span = count if span is None else span
+    assert max(1, count) <= span
     if size > BATCH_BYTES_MAX:
         raise ValueError(f"a batch of {size} bytes is above {BATCH_BYTES_MAX}")
     fields = (
@@ -152,7 +175,7 @@ def build_batch(
         codec,
         size,
         count,
-        count,
+        span,
         base_offset,
         timestamp,
         max_timestamp,
@@ -182,11 +205,11 @@ def parse_batch(buffer: Buffer, position: int = 0) -> Batch:
     if remaining < BATCH_HEADER_SIZE:
         raise IncompleteBatch(None, position, f"{remaining} bytes are no header")
     header = _HEADER.unpack_from(buffer, position)
-    crc, magic, version, _codec, size, _count, span = header[:7]
+    crc, magic, version, _codec, size, count, span = header[:7]
     if magic != MAGIC or version != VERSION:
         raise CorruptBatch(None, position, f"magic {magic:#06x}, version {version}")
-    if not BATCH_HEADER_SIZE <= size <= BATCH_BYTES_MAX or not span:
-        raise CorruptBatch(None, position, f"size {size}, span {span}")
+    if not BATCH_HEADER_SIZE <= size <= BATCH_BYTES_MAX or not max(1, count) <= span:
+        raise CorruptBatch(None, position, f"size {size}, count {count}, span {span}")
     if remaining < size:
         raise IncompleteBatch(None, position, f"{remaining} of {size} bytes")
     data = memoryview(buffer)[position : position + size]
@@ -194,6 +217,15 @@ def parse_batch(buffer: Buffer, position: int = 0) -> Batch:
         raise CorruptBatch(None, position, "checksum mismatch")
     fields: tuple[Any, ...] = (*header, data)
     return Batch(*fields)
+
+
+def rechained(batch: Batch, chain: bytes) -> Batch:
+    """Return the batch as it is behind another one."""
+    header = batch.data[: BATCH_HEADER_SIZE - len(chain)]
+    rest = b"".join((header[_CRC.size :], chain))
+    crc = crc32c(batch.body, crc32c(rest))
+    data = b"".join((_CRC.pack(crc), rest, batch.body))
+    return msgspec.structs.replace(batch, crc=crc, chain=chain, data=data)
 
 
 def batch_size(buffer: Buffer, position: int) -> int:

@@ -1,7 +1,8 @@
 """A log: the segments of one folder, one behind the other.
 
 - Offsets are dense: a batch is only taken at the log end offset.
-- All segments but the last are sealed: they never change, whatever is appended.
+- All segments but the last are sealed: they never change, whatever is appended. Compaction puts
+  another one in the place of some, with fewer records at the same offsets.
 - Trimmed away are only sealed segments, whole ones: the newest batch, and with it the log end
   offset and the chain, is always there. A log may begin in the middle of its first segment.
 - Nothing is durable before `sync`. What it returns is a promise that a checkpoint can keep and give
@@ -15,28 +16,39 @@ A `Log` has no lock: one thread at a time.
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
 from .batch import CHAIN_START, Batch, build_batch
+from .cleaner import compact_log
 from .errors import BadCopy, DamagedBatch, OffsetOutOfRange, Poisoned
 from .filesystem import OS_FILES, FileSystem
 from .index import POSITION_MAX, RELATIVE_OFFSET_MAX
+from .log_state import Compacted, check_segment_bytes_max
 from .log_state import LogConfig as LogConfig
 from .log_state import LogState as LogState
-from .log_state import check_segment_bytes_max
-from .names import base_offsets, remove_files
+from .names import (
+    NEW_SUFFIX,
+    SegmentName,
+    remove_files,
+    remove_new,
+    segment_names,
+    segment_paths,
+)
 from .record import Record, StoredRecord, encode_records
-from .recovery import cut_to_vouched, recover_last, stored_sizes
-from .sealed import SealedSegments
+from .recovery import cut_to_vouched, recover_last, stored_sizes, without_replaced
+from .sealed import SealedSegment, SealedSegments
 from .segment import Segment
+from .segment_writer import SegmentWriter
 from .store import parse_all
 
 _DEFAULT_CONFIG = LogConfig()
 _VOUCHED_UNSYNCED_MAX = 8
 _PIECE_BYTES = 256 * 1024
+KEYS_MAX = 500_000
+"""Told apart by one compaction: 100 MB of memory at most."""
 
 
 class Log:
@@ -59,7 +71,15 @@ class Log:
         self._active: Segment | None = None
         self._unsynced_folders: list[str] = []
         self._unsynced_max = 0
+        self.swaps = 0
+        """How often a segment took the place of others."""
+        self.keeps_trimmed = False
+        """Segments stay although they are trimmed, until a trim without it: a compaction that is
+        agreed upon needs them.
+        """
         self._has_trimmed = False
+        self._replaced: set[SegmentName] = set()
+        """Segments whose files may still be there, while others have taken their place."""
         self._failure: BaseException | None = None
         self._is_closed = False
 
@@ -92,6 +112,7 @@ class Log:
         try:
             if not files.exists(folder):
                 files.make_folder(folder)
+            remove_new(files, folder, files.listdir(folder))
             if vouched is None or not vouched.segments:
                 # An earlier process may have made it, and ended before its name was durable.
                 log._unsynced_folders.append(posixpath.dirname(folder) or ".")
@@ -182,16 +203,20 @@ class Log:
             self._drop_trimmed()
 
     def remove_trimmed(self) -> None:
-        """Remove the files of segments that were trimmed away.
+        """Remove the files of segments that were trimmed away, or replaced by compaction.
 
         A checkpoint that still lists them could not be opened any more: first save what `sync`
         returns after the trim, then remove.
         """
         self._check()
-        if not self._has_trimmed:
+        if not self._has_trimmed and not self._replaced:
             return
         with self._writing():
-            self._remove_other_files([base for base, _ in self._extents()])
+            # Who opens the log without a checkpoint finds what is replaced by what replaced it.
+            there = segment_names(self._files.listdir(self._folder))
+            self._remove_other_files([name for name in there if name not in self._replaced])
+            self._replaced.clear()
+            self._remove_other_files(self._names())
             self._has_trimmed = False
 
     @property
@@ -200,10 +225,13 @@ class Log:
         extents = self._extents()
         return extents[0][0] if extents else self.log_end_offset
 
-    def read(self, offset: int, bytes_max: int, *, below_start: bool = False) -> list[Batch]:
+    def read(
+        self, offset: int, bytes_max: int, *, below_start: bool = False, end: int | None = None
+    ) -> list[Batch]:
         """Return whole batches from the one that holds `offset`; none at the log end.
 
-        One at least, further ones as long as all together stay within `bytes_max`; across segments.
+        One at least, further ones as long as all together stay within `bytes_max`; across segments,
+        but none that begins at or behind `end`, if a segment does.
         Reads, and keeps in memory while the batches live, little more than it returns. Raises
         OffsetOutOfRange (`below_start`: only below `first_offset`), and DamagedBatch where a batch
         is not what was written.
@@ -214,7 +242,8 @@ class Log:
             raise OffsetOutOfRange(offset, start, self.log_end_offset)
         found: list[Batch] = []
         room = bytes_max
-        while offset < self.log_end_offset and (room > 0 or not found):
+        end_offset = self.log_end_offset if end is None else min(end, self.log_end_offset)
+        while offset < end_offset and (room > 0 or not found):
             segment = self._segment_of(offset)
             batches = segment.read(offset, room, at_least_one=not found)
             found += batches
@@ -276,7 +305,10 @@ class Log:
         batches = [each for each in parse_all(data)[0] if each.base_offset < segment.next_offset]
         if not batches or batches[0].base_offset != offset:
             raise BadCopy(f"no batch of offset {offset}")
-        written = segment.mend(batches, self._digest_before(segment))
+        known = self._sealed.ending_at(segment.next_offset)
+        seam = known.seam if known is not None else None
+        digest = seam.digest if seam is not None else None
+        written = segment.mend(batches, self.link_at(segment.base_offset), digest)
         with self._writing():
             segment.sync()
             segment.settle()
@@ -290,11 +322,80 @@ class Log:
             raise OffsetOutOfRange(offset, self.first_offset, self.log_end_offset)
         return self._segment_of(offset)
 
-    def _digest_before(self, segment: Segment) -> bytes | None:
-        """Return the digest of the batch before a segment; None if it is unknown."""
-        if segment.base_offset == 0:
+    def link_behind(self, batch: Batch) -> bytes | None:
+        """Return what the batch behind `batch` has to carry as its chain; None if it is unknown.
+
+        Raises DamagedBatch for a compacted segment's last batch that is not the right one.
+        """
+        known = self._sealed.ending_at(batch.next_offset)
+        if known is None or not known.generation:
+            return batch.digest()
+        if known.seam is None:
+            return None
+        if known.seam.digest != batch.digest():
+            raise self.distrust(batch.base_offset, "not what compaction made of the batches here")
+        return known.seam.bridge
+
+    def is_seam(self, offset: int) -> bool:
+        """Does a compacted segment end there?"""
+        known = self._sealed.ending_at(offset)
+        return known is not None and known.generation > 0
+
+    def segment_start(self, offset: int) -> int:
+        """Return where the segment that holds `offset` begins; the log end offset if that is it."""
+        if offset >= self.log_end_offset:
+            return self.log_end_offset
+        return self._kept_segment_of(offset).base_offset
+
+    def sealed_segments(self) -> list[SealedSegment]:
+        """Return the segments that can be compacted, oldest first: all but the newest."""
+        known = self._sealed.known()
+        is_last_sealed = self._active is None or not self._active.size
+        return known[:-1] if is_last_sealed else known
+
+    def generation_at(self, offset: int) -> int:
+        """Return the generation of the segment that holds `offset`; raises OffsetOutOfRange."""
+        self._check()
+        if not self.first_offset <= offset < self.log_end_offset:
+            raise OffsetOutOfRange(offset, self.first_offset, self.log_end_offset)
+        known = self._sealed.holding(offset)
+        return known.generation if known is not None else 0
+
+    @property
+    def segment_bytes_max(self) -> int:
+        return self._segment_bytes_max
+
+    def new_segment(self, name: SegmentName) -> SegmentWriter:
+        """Begin a segment that is to take the place of others."""
+        self._check()
+        return SegmentWriter(self._files, self._folder, name, self._interval_bytes)
+
+    def swap(self, new: SealedSegment) -> None:
+        """Put a segment that `Compaction` made, durable under its new name, in the place of those
+        it was made of, at once. Their files stay until `remove_trimmed`.
+        """
+        self._check()
+        assert new.seam is not None, "no other segment takes the place of others"
+        with self._writing():
+            # The store is what counts: it comes last.
+            for path in reversed(segment_paths(self._folder, new.name)):
+                if self._files.exists(path + NEW_SUFFIX):
+                    self._files.rename(path + NEW_SUFFIX, path)
+            self._files.sync_folder(self._folder)
+            replaced = self._sealed.replace(new)
+            self._replaced.update(each.name for each in replaced)
+            self.swaps += 1
+
+    def link_at(self, offset: int) -> bytes | None:
+        """Return what the first batch of the segment that begins at `offset` has to carry as its
+        chain; None if it is unknown.
+        """
+        if offset == 0:
             return CHAIN_START
-        before = self._sealed.find(segment.base_offset - 1)
+        known = self._sealed.ending_at(offset)
+        if known is not None and known.generation:
+            return known.seam.bridge if known.seam is not None else None
+        before = self._sealed.find(offset - 1)
         return before.last_digest if before is not None and before.last is not None else None
 
     def records(self, start: int | None = None) -> Iterator[StoredRecord]:
@@ -320,7 +421,31 @@ class Log:
             if self._active is not None:
                 self._active.sync()
             self._sync_folders()
-        return LogState(self.log_start_offset, self.log_end_offset, tuple(self._extents()))
+        seams = [each.seam for each in self._sealed.known() if each.seam is not None]
+        extents = tuple(self._extents())
+        return LogState(self.log_start_offset, self.log_end_offset, extents, tuple(seams))
+
+    def compact(
+        self,
+        *,
+        cleaned_until: int = 0,
+        tombstones_below: int = 0,
+        keys_max: int = KEYS_MAX,
+    ) -> int:
+        """Keep of all records in sealed segments that have one key only the newest, at its offset.
+
+        Returns the offset up to which every key is there once: give it as `cleaned_until` to the
+        next call, which then reads only what is new before it rewrites. One call tells at most
+        `keys_max` keys apart, and stops where there are more. Records without a key stay. So do
+        tombstones, for who has read the record before; those below `tombstones_below`, an offset
+        that an earlier call returned, go.
+
+        Each segment takes the place of others at once, and is durable then; a crash leaves the ones
+        or the other. The old files go with `remove_trimmed`. Raises what `read` and `sync` raise.
+        """
+        self._check()
+        tombstones_below = min(tombstones_below, cleaned_until)
+        return compact_log(self, cleaned_until, tombstones_below, keys_max)
 
     def set_segment_bytes_max(self, segment_bytes_max: int) -> None:
         """Change when a segment is sealed, from the next append on; raises ValueError."""
@@ -349,14 +474,15 @@ class Log:
         self.close()
 
     def _open_found(self) -> None:
-        bases = self._remove_other_files(None)
+        names = self._remove_other_files(None)
         # What an earlier process wrote may be nowhere but in the page cache.
         self._note_names_changed()
-        if not bases:
+        if not names:
             return
-        self._active = recover_last(self._files, self._folder, bases[-1], self._interval_bytes)
-        self._note_sealed(stored_sizes(self._files, self._folder, bases[:-1]), bases[-1])
-        self.log_start_offset = bases[0]
+        self._active = recover_last(self._files, self._folder, names[-1], self._interval_bytes)
+        sizes = stored_sizes(self._files, self._folder, names[:-1])
+        self._note_sealed(names[:-1], sizes, names[-1].base_offset, {})
+        self.log_start_offset = names[0].base_offset
         self.log_end_offset = self._active.next_offset
 
     def _open_vouched(
@@ -364,24 +490,27 @@ class Log:
     ) -> None:
         self._unsynced_max = _VOUCHED_UNSYNCED_MAX
         fills = on_damage is not None
-        filled = cut_to_vouched(self._files, self._folder, vouched.segments, fills=fills)
+        names = vouched.names()
+        named = [(name, size) for name, (_, size) in zip(names, vouched.segments, strict=True)]
+        filled = cut_to_vouched(self._files, self._folder, named, fills=fills)
         # One that was missing has a new name.
         if filled:
             self._note_names_changed()
-        self._remove_other_files([base for base, _ in vouched.segments])
+        self._remove_other_files(names)
         self.log_start_offset = vouched.log_start_offset
         self.log_end_offset = vouched.log_end_offset
         if vouched.segments:
-            *sealed, (active_base, _) = vouched.segments
             self._active = Segment.open(
                 self._files,
                 self._folder,
-                active_base,
+                names[-1],
                 self._interval_bytes,
                 next_offset=vouched.log_end_offset,
                 tolerates_damage=True,
             )
-            self._note_sealed(sealed, active_base)
+            seams = {each.base_offset: each for each in vouched.compacted}
+            sealed = vouched.segments[:-1]
+            self._note_sealed(names[:-1], sealed, names[-1].base_offset, seams)
         if on_damage is not None:
             self._report_filled(filled, on_damage)
 
@@ -396,18 +525,29 @@ class Log:
                 except DamagedBatch as damage:
                     on_damage(damage)
 
-    def _remove_other_files(self, keep: Sequence[int] | None) -> list[int]:
-        """Remove segments not in `keep` (None: of those without a store), return those kept."""
+    def _remove_other_files(self, keep: Sequence[SegmentName] | None) -> list[SegmentName]:
+        """Remove segments not in `keep` (None: of those replaced, or without a store), return those
+        kept.
+        """
         names = self._files.listdir(self._folder)
-        kept = base_offsets(names) if keep is None else list(keep)
-        if remove_files(self._files, self._folder, names, kept):
+        if keep is None:
+            there = segment_names(names)
+            keep = without_replaced(self._files, self._folder, there, self._interval_bytes)
+        if remove_files(self._files, self._folder, names, keep):
             self._note_names_changed()
-        return kept
+        return list(keep)
 
-    def _note_sealed(self, extents: Sequence[tuple[int, int]], end_offset: int) -> None:
+    def _note_sealed(
+        self,
+        names: Sequence[SegmentName],
+        extents: Sequence[tuple[int, int]],
+        end_offset: int,
+        seams: Mapping[int, Compacted],
+    ) -> None:
         next_offsets = [base for base, _ in extents[1:]] + [end_offset]
-        for (base_offset, size), next_offset in zip(extents, next_offsets, strict=False):
-            self._sealed.note(base_offset, next_offset, size)
+        for name, (base, size), next_offset in zip(names, extents, next_offsets, strict=False):
+            segment = SealedSegment(base, next_offset, size, name.generation, seams.get(base))
+            self._sealed.note(segment)
 
     def _note_names_changed(self) -> None:
         if self._folder not in self._unsynced_folders:
@@ -440,6 +580,8 @@ class Log:
                 self._sync_folders()
 
     def _drop_trimmed(self) -> None:
+        if self.keeps_trimmed:
+            return
         is_last_sealed = self._active is None or not self._active.size
         if self._sealed.drop_below(self.log_start_offset, keeps_last=is_last_sealed):
             self._has_trimmed = True
@@ -450,6 +592,12 @@ class Log:
         if self._active is not None:
             extents.append((self._active.base_offset, self._active.size))
         return extents
+
+    def _names(self) -> list[SegmentName]:
+        names = [known.name for known in self._sealed.known()]
+        if self._active is not None:
+            names.append(SegmentName(self._active.base_offset))
+        return names
 
     def _fitting(self, segment: Segment, batches: Sequence[Batch]) -> int:
         """Return how many of `batches` go into `segment`; one at least if it is empty."""

@@ -14,6 +14,7 @@ from .errors import CorruptBatch
 from .filesystem import FileSystem
 from .findings import Finding
 from .index import read_entries
+from .log_state import Compacted
 from .store import Store
 
 _CHUNK_BYTES = 1024 * 1024
@@ -45,11 +46,17 @@ class LogScan:
         self._files = files
 
     def segment(
-        self, base_offset: int, parts: Sequence[Part], *, vouched: int
+        self,
+        base_offset: int,
+        parts: Sequence[Part],
+        *,
+        vouched: int,
+        seam: Compacted | None = None,
     ) -> Iterator[PlacedBatch | Finding]:
         """Yield the batches of the next segment, up to the first that is bad.
 
-        What is bad at a position below `vouched` is damage, behind that what a crash leaves.
+        What is bad at a position below `vouched` is damage, behind that what a crash leaves. Of a
+        segment that compaction made, `seam` says what the batch behind it carries.
         """
         if self.next_offset not in (None, base_offset):
             reason = f"the segment begins where offset {self.next_offset} is due"
@@ -64,6 +71,13 @@ class LogScan:
                 is_damage = part.start + error.position < vouched
                 yield self._lost(part.path, error.position, error.reason, is_damage=is_damage)
                 return
+        if seam is None:
+            return
+        if self.digest != seam.digest:
+            reason = "its last batch is not what compaction made"
+            yield self._lost(parts[-1].path, parts[-1].start, reason, is_damage=vouched > 0)
+        else:
+            self.digest = seam.bridge
 
     def continuation(self, part: Part) -> Iterator[PlacedBatch | Finding]:
         """Yield the batches of a file that begins in the middle of a segment; nobody vouches."""

@@ -24,6 +24,8 @@ class Gap:
     """Where the store's last batch ends."""
     chain: bytes | None
     """Digest of the batch before; None if there is none that can be read."""
+    last_digest: bytes | None = None
+    """Digest of the store's last batch, where that is known: no batch behind would tell."""
 
     def check(self, batches: Sequence[Batch], store: Store) -> None:
         """Raise BadCopy unless `batches` fit in here: without a gap, with the chain of digests from
@@ -43,6 +45,8 @@ class Gap:
             or is_last != (position == store.size)
         ):
             raise BadCopy(f"offset {due_offset} at byte {position}: not as long as what was here")
+        if is_last and self.last_digest not in (None, chain):
+            raise BadCopy(f"the last batch of a compacted segment at offset {due_offset}")
         behind = _readable(store, position)
         if behind is not None and behind.base_offset == due_offset and behind.chain != chain:
             raise BadCopy(f"the batch at offset {due_offset} does not continue them")

@@ -4,6 +4,12 @@ A body is one msgpack array with an array of four per record, so that a reader n
 
     [ [key: bin | nil, value: bin | nil, headers: {str: str} | nil, timestamp: int | nil], … ]
 
+The offsets of a batch's records ascend by one from its base offset on. If compaction has removed
+some of them (`span` ≠ `count` in the header), each record says where it is: an array of five, whose
+last is its offset less the base offset.
+
+    [ [key, value, headers, timestamp, delta: int], … ]
+
 Empty headers are nil. A record takes five bytes at least. Decoding is typed: it stops at the first
 byte that does not fit, so a body costs time and memory by its size, whatever lengths it claims.
 """
@@ -19,12 +25,16 @@ from .errors import CorruptBatch
 from .filesystem import Buffer
 
 _Timestamp: TypeAlias = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+_Delta: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
 Row: TypeAlias = tuple[bytes | None, bytes | None, dict[str, str] | None, _Timestamp | None]
-
 """Key, value, headers, timestamp."""
+SparseRow: TypeAlias = tuple[
+    bytes | None, bytes | None, dict[str, str] | None, _Timestamp | None, _Delta
+]
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(list[Row])
+_sparse_decoder = msgspec.msgpack.Decoder(list[SparseRow])
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
@@ -67,6 +77,11 @@ def encode_rows(rows: Sequence[Row]) -> bytes:
     )
 
 
+def encode_sparse_rows(rows: Sequence[SparseRow]) -> bytes:
+    """Return the body of a batch whose records do not follow each other without a hole."""
+    return _encoder.encode([(row[0], row[1], row[2] or None, row[3], row[4]) for row in rows])
+
+
 def decode_rows(body: Buffer) -> list[Row]:
     """Return (key, value, headers, timestamp) of every record in `body`.
 
@@ -76,6 +91,23 @@ def decode_rows(body: Buffer) -> list[Row]:
         return _decoder.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise CorruptBatch(None, 0, f"records: {error}") from error
+
+
+def decode_sparse_rows(body: Buffer, span: int) -> list[SparseRow]:
+    """Return the same with each record's offset less that of the batch, which covers `span`.
+
+    Raises CorruptBatch, also if the offsets do not ascend or pass the batch's end.
+    """
+    try:
+        rows = _sparse_decoder.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise CorruptBatch(None, 0, f"records: {error}") from error
+    before = -1
+    for row in rows:
+        if not before < row[4] < span:
+            raise CorruptBatch(None, 0, f"records: offset {row[4]} of {span} behind {before}")
+        before = row[4]
+    return rows
 
 
 def decode_records(body: Buffer) -> list[Record]:

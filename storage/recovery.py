@@ -18,8 +18,8 @@ from collections.abc import Sequence
 from .batch import BATCH_HEADER_SIZE, MAGIC, VERSION, Batch, batch_size, parse_batch
 from .errors import CorruptBatch, Damaged
 from .filesystem import FileSystem
-from .index import START
-from .names import store_path
+from .index import START, IndexEntry, read_entries
+from .names import SegmentName, index_path, store_path
 from .segment import Segment
 from .store import Store
 from .walk import Walk
@@ -31,13 +31,62 @@ _MARK = MAGIC.to_bytes(2, "little") + bytes([VERSION])
 _MARK_POSITION = 4
 
 
-def stored_sizes(files: FileSystem, folder: str, bases: Sequence[int]) -> list[tuple[int, int]]:
+def stored_sizes(
+    files: FileSystem, folder: str, names: Sequence[SegmentName]
+) -> list[tuple[int, int]]:
     """Return (base offset, bytes) of each segment's store, as its file is long."""
-    return [(base, _file_size(files, store_path(folder, base))) for base in bases]
+    return [(name.base_offset, _file_size(files, store_path(folder, *name))) for name in names]
+
+
+def without_replaced(
+    files: FileSystem, folder: str, names: Sequence[SegmentName], interval: int
+) -> list[SegmentName]:
+    """Return the segments of a stand-alone log, without those that compaction has replaced.
+
+    A segment that compaction made has its name only when it is whole and durable, so it counts from
+    then on. Raises Damaged if it is not whole all the same.
+    """
+    ranges = [
+        (name, _end_offset(files, folder, name, interval)) for name in names if name.generation
+    ]
+    return [
+        name
+        for name in names
+        if not any(
+            other.base_offset <= name.base_offset < end and other.generation > name.generation
+            for other, end in ranges
+        )
+    ]
+
+
+def _end_offset(files: FileSystem, folder: str, name: SegmentName, interval: int) -> int:
+    """Return where a sealed segment ends; reads what lies behind the newest index entry."""
+    path, hints = store_path(folder, *name), index_path(folder, *name)
+    store = Store.open(files, path, is_durable=True)
+    try:
+        try:
+            entries = read_entries(files, hints) if files.exists(hints) else []
+            return _walked(store, name, entries[-1] if entries else START, interval)
+        except (ValueError, CorruptBatch):
+            return _walked(store, name, START, interval)
+    except CorruptBatch as error:
+        raise Damaged(path, error.position, error.reason) from error
+    finally:
+        store.close()
+
+
+def _walked(store: Store, name: SegmentName, start: IndexEntry, interval: int) -> int:
+    walk = Walk(name.base_offset, start, interval)
+    walk.run(store)
+    return walk.next_offset
 
 
 def cut_to_vouched(
-    files: FileSystem, folder: str, segments: Sequence[tuple[int, int]], *, fills: bool
+    files: FileSystem,
+    folder: str,
+    segments: Sequence[tuple[SegmentName, int]],
+    *,
+    fills: bool,
 ) -> list[int]:
     """Cut each store to its vouched length; return the base offsets of those that were filled.
 
@@ -46,8 +95,8 @@ def cut_to_vouched(
     same, and so is the cut.
     """
     others, filled = [], []
-    for base_offset, size in segments:
-        path = store_path(folder, base_offset)
+    for name, size in segments:
+        path = store_path(folder, *name)
         found = _file_size(files, path) if files.exists(path) else None
         if found is None or found < size:
             where = "missing" if found is None else "ends here"
@@ -55,7 +104,7 @@ def cut_to_vouched(
             if not fills:
                 raise damage
             _logger.warning("a segment lacks bytes", extra={"reason": str(damage)})
-            filled.append(base_offset)
+            filled.append(name.base_offset)
         if found != size:
             others.append((path, size))
     for path, size in others:
@@ -67,14 +116,14 @@ def cut_to_vouched(
     return filled
 
 
-def recover_last(files: FileSystem, folder: str, base_offset: int, interval: int) -> Segment:
+def recover_last(files: FileSystem, folder: str, name: SegmentName, interval: int) -> Segment:
     """Open the last segment of a stand-alone log, without its torn tail if it has one.
 
     Raises Damaged if there is a good batch behind a bad one; nothing is cut then.
     """
-    store = Store.open(files, store_path(folder, base_offset), is_durable=False)
+    store = Store.open(files, store_path(folder, *name), is_durable=False)
     try:
-        walk = Walk(base_offset, START, interval)
+        walk = Walk(name.base_offset, START, interval)
         try:
             walk.run(store)
         except CorruptBatch as error:
@@ -82,7 +131,7 @@ def recover_last(files: FileSystem, folder: str, base_offset: int, interval: int
     except BaseException:
         store.close()
         raise
-    return Segment.adopt(files, folder, base_offset, interval, store=store, walk=walk)
+    return Segment.adopt(files, folder, name, interval, store=store, walk=walk)
 
 
 def _cut_tail(store: Store, walk: Walk, error: CorruptBatch) -> None:

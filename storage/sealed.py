@@ -7,11 +7,13 @@ an error of writing back is told to whoever had the file open, and perhaps to no
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from typing import NamedTuple
 
 from .filesystem import FileSystem
+from .log_state import Compacted
+from .names import SegmentName
 from .segment import Segment
 
 _IDLE_OPEN_MAX = 4
@@ -22,6 +24,13 @@ class SealedSegment(NamedTuple):
     next_offset: int
     size: int
     """Bytes of its store."""
+    generation: int = 0
+    seam: Compacted | None = None
+    """None if it was not compacted, or nobody kept what there is to know."""
+
+    @property
+    def name(self) -> SegmentName:
+        return SegmentName(self.base_offset, self.generation)
 
 
 class SealedSegments:
@@ -45,15 +54,18 @@ class SealedSegments:
         """Return (base offset, bytes) of each."""
         return [(segment.base_offset, segment.size) for segment in self._known]
 
-    def note(self, base_offset: int, next_offset: int, size: int) -> None:
+    def known(self) -> list[SealedSegment]:
+        return self._known.copy()
+
+    def note(self, segment: SealedSegment) -> None:
         """Take note of a durable segment found at open; ascending calls only."""
-        self._known.append(SealedSegment(base_offset, next_offset, size))
-        self.size_bytes += size
+        self._known.append(segment)
+        self.size_bytes += segment.size
 
     def seal(self, segment: Segment) -> None:
         """Take over the segment that was written last."""
         segment.seal()
-        self.note(segment.base_offset, segment.next_offset, segment.size)
+        self.note(SealedSegment(segment.base_offset, segment.next_offset, segment.size))
         self._unsynced[segment.base_offset] = segment
 
     def drop_below(self, offset: int, *, keeps_last: bool) -> bool:
@@ -65,22 +77,49 @@ class SealedSegments:
         count = bisect_right(
             self._known, offset, hi=max(0, hi), key=lambda known: known.next_offset
         )
-        for known in self._known[:count]:
+        self._forget(0, count)
+        return count > 0
+
+    def replace(self, new: SealedSegment) -> list[SealedSegment]:
+        """Put a durable segment in the place of those of the same offsets, and return them."""
+        first = bisect_left(self._known, new.base_offset, key=lambda known: known.base_offset)
+        last = bisect_left(self._known, new.next_offset, key=lambda known: known.next_offset)
+        replaced = self._known[first : last + 1]
+        assert replaced[0].base_offset == new.base_offset
+        assert replaced[-1].next_offset == new.next_offset
+        self._forget(first, last + 1)
+        self._known.insert(first, new)
+        self.size_bytes += new.size
+        return replaced
+
+    def _forget(self, first: int, end: int) -> None:
+        for known in self._known[first:end]:
             self.size_bytes -= known.size
             self._newest.pop(known.base_offset, None)
             segment = self._unsynced.pop(known.base_offset, None)
             segment = segment or self._idle.pop(known.base_offset, None)
             if segment is not None:
                 segment.close()
-        del self._known[:count]
-        return count > 0
+        del self._known[first:end]
 
-    def find(self, offset: int) -> Segment | None:
-        """Return the segment that holds `offset`, or None if none here does."""
+    def holding(self, offset: int) -> SealedSegment | None:
+        """Return the segment of these that holds `offset`, if one does."""
         number = bisect_right(self._known, offset, key=lambda known: known.base_offset) - 1
         if number < 0 or offset >= self._known[number].next_offset:
             return None
-        return self._opened(self._known[number])
+        return self._known[number]
+
+    def ending_at(self, offset: int) -> SealedSegment | None:
+        """Return the segment that ends there, if there is one."""
+        number = bisect_left(self._known, offset, key=lambda known: known.next_offset)
+        if number < len(self._known) and self._known[number].next_offset == offset:
+            return self._known[number]
+        return None
+
+    def find(self, offset: int) -> Segment | None:
+        """Return the segment that holds `offset`, or None if none here does."""
+        known = self.holding(offset)
+        return self._opened(known) if known is not None else None
 
     def find_timestamp(self, timestamp: int, start: int) -> int | None:
         """Return the base offset of the first batch with a record at or after `timestamp` (ms),
@@ -123,7 +162,7 @@ class SealedSegments:
             segment = Segment.open(
                 self._files,
                 self._folder,
-                base_offset,
+                known.name,
                 self._interval_bytes,
                 next_offset=known.next_offset,
                 tolerates_damage=True,

@@ -17,7 +17,7 @@ from .filesystem import FileSystem
 from .guide import Guide
 from .index import START, IndexEntry, OffsetIndex
 from .mending import Gap, differing
-from .names import index_path, store_path, time_index_path
+from .names import SegmentName, index_path, store_path, time_index_path
 from .store import Store
 from .times import Times
 from .walk import Walk
@@ -30,11 +30,12 @@ class Segment:
         self,
         files: FileSystem,
         folder: str,
-        base_offset: int,
+        name: SegmentName,
         interval: int,
         store: Store,
         index: OffsetIndex,
     ) -> None:
+        base_offset = name.base_offset
         self.base_offset = base_offset
         self.next_offset = base_offset
         self.last: Batch | None = None
@@ -46,7 +47,7 @@ class Segment:
         self._store = store
         self._index = index
         self._guide = Guide(store, index, base_offset, interval)
-        times_path = time_index_path(folder, base_offset)
+        times_path = time_index_path(folder, *name)
         self._times = Times(files, times_path, self._guide, base_offset, interval)
         self._interval_bytes = interval
 
@@ -54,7 +55,7 @@ class Segment:
     def create(cls, files: FileSystem, folder: str, base_offset: int, interval: int) -> Segment:
         store = Store.create(files, store_path(folder, base_offset))
         index = OffsetIndex(files, index_path(folder, base_offset), interval)
-        segment = cls(files, folder, base_offset, interval, store, index)
+        segment = cls(files, folder, SegmentName(base_offset), interval, store, index)
         segment._times.begin()
         return segment
 
@@ -63,7 +64,7 @@ class Segment:
         cls,
         files: FileSystem,
         folder: str,
-        base_offset: int,
+        name: SegmentName,
         interval: int,
         *,
         next_offset: int,
@@ -74,8 +75,8 @@ class Segment:
         Reads only what lies behind the newest index entry. If the end is not there, raises
         DamagedBatch or says so in `damage`.
         """
-        store = Store.open(files, store_path(folder, base_offset), is_durable=True)
-        segment = cls._with_index(files, folder, base_offset, interval, store)
+        store = Store.open(files, store_path(folder, *name), is_durable=True)
+        segment = cls._with_index(files, folder, name, interval, store)
         try:
             segment._find_end(next_offset)
         except DamagedBatch as damage:
@@ -93,14 +94,14 @@ class Segment:
         cls,
         files: FileSystem,
         folder: str,
-        base_offset: int,
+        name: SegmentName,
         interval: int,
         *,
         store: Store,
         walk: Walk,
     ) -> Segment:
         """Open a segment whose `store` was walked from its beginning to its end."""
-        segment = cls._with_index(files, folder, base_offset, interval, store)
+        segment = cls._with_index(files, folder, name, interval, store)
         try:
             segment._guide.check_index(walk)
             segment._end_at(walk)
@@ -111,15 +112,15 @@ class Segment:
 
     @classmethod
     def _with_index(
-        cls, files: FileSystem, folder: str, base_offset: int, interval: int, store: Store
+        cls, files: FileSystem, folder: str, name: SegmentName, interval: int, store: Store
     ) -> Segment:
-        path = index_path(folder, base_offset)
+        path = index_path(folder, *name)
         try:
             index = OffsetIndex.open(files, path, interval, store_size=store.size)
         except BaseException:
             store.close()
             raise
-        return cls(files, folder, base_offset, interval, store, index)
+        return cls(files, folder, name, interval, store, index)
 
     @property
     def path(self) -> str:
@@ -182,18 +183,21 @@ class Segment:
         position, _ = self._guide.locate(offset)
         return self._damaged(position, reason, offset)
 
-    def mend(self, batches: Sequence[Batch], chain: bytes | None) -> int:
+    def mend(
+        self, batches: Sequence[Batch], chain: bytes | None, digest: bytes | None = None
+    ) -> int:
         """Write copies of batches over damaged ones, and return how many bytes were not the same.
 
-        `chain` is the digest of the batch before this segment, None if that is unknown. `sync`
-        makes it durable. Raises BadCopy, or DamagedBatch if something before them must be mended
-        first or the disk refuses; nothing is worse then than it was.
+        `chain` is what the first batch of this segment carries, `digest` that of its last batch;
+        None if that is unknown. `sync` makes it durable. Raises BadCopy, or DamagedBatch if
+        something before them must be mended first or the disk refuses; nothing is worse then than
+        it was.
         """
         try:
             position, before = self._guide.locate(batches[0].base_offset)
         except ValueError as error:
             raise BadCopy(str(error)) from error
-        gap = Gap(position, self.next_offset, before or chain)
+        gap = Gap(position, self.next_offset, before or chain, digest)
         gap.check(batches, self._store)
         written = 0
         for start, buffers in list(differing(batches, position, self._store)):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from .log import Log
+from .batch import Batch
+
+if TYPE_CHECKING:
+    from .log import Log
 
 
 class Cursor(NamedTuple):
@@ -14,7 +17,9 @@ class Cursor(NamedTuple):
     last_offset: int | None = None
     """Of the batch before; None if it is not to be blamed."""
     digest: bytes | None = None
-    """Of the batch before; None if it is unknown."""
+    """What the next batch has to carry; None if it is unknown."""
+    swaps: int = 0
+    """`Log.swaps` of that time: compacted since then, there may be other batches."""
 
 
 def verify(log: Log, at: Cursor, bytes_max: int) -> tuple[Cursor, int]:
@@ -23,9 +28,21 @@ def verify(log: Log, at: Cursor, bytes_max: int) -> tuple[Cursor, int]:
     Raises DamagedBatch. Of two batches that are good and do not belong together the first is to
     blame, if the cursor knows it: it can be compared with another copy before the second.
     """
+    at, batches = read_verified(log, at, bytes_max)
+    return at, sum(batch.size for batch in batches)
+
+
+def read_verified(
+    log: Log, at: Cursor, bytes_max: int, *, end: int | None = None
+) -> tuple[Cursor, list[Batch]]:
+    """Do the same for batches that begin before `end`, and return them."""
     if at.offset < log.first_offset:
-        at = Cursor(log.first_offset)
-    batches = log.read(at.offset, bytes_max, below_start=True)
+        at = Cursor(log.first_offset, swaps=log.swaps)
+    if at.swaps != log.swaps:
+        at = Cursor(log.segment_start(at.offset), swaps=log.swaps)
+    batches = log.read(at.offset, bytes_max, below_start=True, end=end)
+    if end is not None:
+        batches = [batch for batch in batches if batch.base_offset < end]
     for batch in batches:
         if at.digest not in (None, batch.chain):
             blamed = batch.base_offset
@@ -33,5 +50,8 @@ def verify(log: Log, at: Cursor, bytes_max: int) -> tuple[Cursor, int]:
                 blamed = at.last_offset
             reason = f"the batch at offset {batch.base_offset} continues another history"
             raise log.distrust(blamed, reason)
-        at = Cursor(batch.next_offset, batch.base_offset, batch.digest())
-    return at, sum(batch.size for batch in batches)
+        at = Cursor(batch.next_offset, batch.base_offset, log.link_behind(batch), log.swaps)
+        if log.is_seam(batch.next_offset):
+            # Whether the two belong together the seam says, which is no part of either.
+            at = at._replace(last_offset=None)
+    return at, batches

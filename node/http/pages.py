@@ -53,7 +53,7 @@ async def first_offset(context: Context, query: ReadQuery, info: StreamInfo) -> 
     if isinstance(query.offset, UnsetType):
         return info.log_start_offset
     if query.offset < 0:
-        return max(info.log_start_offset, info.high_watermark + query.offset)
+        return await context.live_replica().tail_offset(info.name, -query.offset)
     return query.offset
 
 

@@ -164,4 +164,6 @@ def _why(query: ReadQuery, page: Page) -> str:
         return "filtered" if page.next_offset < page.start else "start_of_log"
     if page.start >= end_offset(query):
         return "until"
-    return "filtered" if page.next_offset > page.start else "end_of_log"
+    if page.next_offset == page.start:
+        return "end_of_log"
+    return "compacted" if isinstance(query.key, UnsetType) else "filtered"

@@ -255,6 +255,7 @@ def build_append(
         if producer is UNSET
         else ProducerStamp(producer.id, producer.epoch, producer.sequence),
         idempotency_key=key,
+        keyless=sum(record.key is None for record in records),
     )
 
 

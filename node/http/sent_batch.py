@@ -45,6 +45,8 @@ class Contents(NamedTuple):
     record_bytes_max: int
     max_timestamp: int | None
     digest: bytes
+    keyless: int
+    """Records without a key."""
 
 
 async def append_of(
@@ -72,6 +74,7 @@ async def append_of(
         idempotency_key=key,
         codec=batch.codec,
         digest=contents.digest,
+        keyless=contents.keyless,
     )
 
 
@@ -156,7 +159,10 @@ def contents_of(batch: Batch, bytes_max: int, record_bytes_limit: int) -> Conten
     if encode_rows(rows) != plain:
         raise invalid("body", "these records are written in another way when they are packed")
     return Contents(
-        _largest(rows, record_bytes_limit), _newest(rows, batch.max_timestamp), body_digest(plain)
+        _largest(rows, record_bytes_limit),
+        _newest(rows, batch.max_timestamp),
+        body_digest(plain),
+        sum(row[0] is None for row in rows),
     )
 
 

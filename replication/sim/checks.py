@@ -31,6 +31,7 @@ from ..members import Config
 from ..recent import Recent
 from ..types import Receipt, TransactionReceipt
 from .group_model import GroupModel
+from .keyed import KeyedRecords
 from .node import DATA
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ class Checks:
         """The term in which each of them was committed at the latest."""
         self._bodies: dict[tuple[int, int], bytes] = {}
         """The body of each batch, by stream id and first offset."""
+        self.keyed = KeyedRecords(self)
         self._seen: dict[str, Seen] = {}
         self._configs: dict[int, Config] = {}
 
@@ -182,6 +184,7 @@ class Checks:
         stream = machine.streams.get(command.stream)
         if isinstance(result, Receipt) and not result.duplicate and stream is not None:
             self._bodies[stream.id, result.first_offset] = command.body
+            self.keyed.note(stream, command, result)
 
     def bodies_of(self, stream_id: int) -> Iterator[tuple[int, bytes]]:
         """Yield the first offset and the body of every batch that was ever applied."""
@@ -191,6 +194,9 @@ class Checks:
 
     def check_batches(self, where: str, stream_id: int, batches: list[Batch]) -> None:
         """Batches that were read are those that were applied."""
+        if self.keyed.knows(stream_id):
+            self.keyed.check(where, stream_id, batches)
+            return
         for batch in batches:
             if self._bodies.get((stream_id, batch.base_offset)) != bytes(batch.body):
                 text = f"{where}: stream {stream_id} at {batch.base_offset}"

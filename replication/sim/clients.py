@@ -40,13 +40,26 @@ from .world import World
 SHARED_STREAMS = ("a", "b", "c")
 OWN_STREAM = "d"
 """Only appended to on the condition that nobody else did, by few clients."""
+KEYED_STREAM = "k"
+"""Compacted all the time: `keyed.py`."""
 STREAMS = (*SHARED_STREAMS, OWN_STREAM)
 """Streams that stay; appends to them are followed to the end."""
 PASSING_STREAMS = ("x", "y")
 """Streams that are created, trimmed and deleted all the time."""
 CONFIG: dict[str, int | str | bool] = {"segment.bytes": 12 << 10}
+KEYED_CONFIG: dict[str, int | str | bool] = {
+    "segment.bytes": 3 << 10,
+    "cleanup.policy": "compact",
+    "min.cleanable.dirty.ratio": "0.2",
+    "delete.retention.ms": 1_500,
+}
 TIMEOUT_S = 1.5
 PASSING_CONFIG: dict[str, int | str | bool] = {"segment.bytes": 2 << 10, "retention.records": 12}
+CONFIGS = {
+    KEYED_STREAM: KEYED_CONFIG,
+    PASSING_STREAMS[0]: PASSING_CONFIG,
+    PASSING_STREAMS[1]: {**KEYED_CONFIG, **PASSING_CONFIG, "cleanup.policy": "compact,delete"},
+}
 AGAIN_SHARE = 0.1
 """So many acknowledged appends are sent once more, as if the answer had been lost."""
 
@@ -123,7 +136,7 @@ class Appender(Caller):
             self._next()
 
     def _register(self, node: SimNode) -> Command:
-        return RegisterProducer(f"p{self._number}", _wall_ms(self.world, node))
+        return RegisterProducer(f"p{self._number}", wall_ms_of(self.world, node))
 
     def _registered(self, outcome: Any) -> None:
         if isinstance(outcome, tuple):
@@ -180,7 +193,7 @@ class Appender(Caller):
             body,
             len(operation.values),
             max(map(len, operation.values)),
-            _wall_ms(self.world, node),
+            wall_ms_of(self.world, node),
             None,
             operation.if_offset,
             operation.producer,
@@ -233,7 +246,7 @@ class StreamOwner(Caller):
     """Creates the streams that stay, then creates, fills, trims and deletes others."""
 
     def begin(self) -> None:
-        self._create_all(list(STREAMS))
+        self._create_all([KEYED_STREAM, *STREAMS])
 
     def _create_all(self, names: list[str]) -> None:
         if not names:
@@ -252,20 +265,20 @@ class StreamOwner(Caller):
         self.call(partial(self._creation, names[0]), created)
 
     def _creation(self, name: str, node: SimNode) -> Command:
-        config = CONFIG if name in STREAMS else PASSING_CONFIG
-        return CreateStream(name, config, _wall_ms(self.world, node))
+        config = CONFIGS.get(name, CONFIG)
+        return CreateStream(name, config, wall_ms_of(self.world, node))
 
     def _deletion(self, name: str, node: SimNode) -> Command:
-        return DeleteStream(name, _wall_ms(self.world, node))
+        return DeleteStream(name, wall_ms_of(self.world, node))
 
     def _trim(self, name: str, node: SimNode) -> Command:
-        return TrimStream(name, self.rng.randrange(20), _wall_ms(self.world, node))
+        return TrimStream(name, self.rng.randrange(20), wall_ms_of(self.world, node))
 
     def _filling(self, name: str, node: SimNode) -> Command:
         value = self.rng.randbytes(20) * 20
-        body = encode_records([Record(value)])
+        body = encode_records([Record(value, b"key %d" % self.rng.randrange(3))])
         digest = xxhash.xxh3_128_digest(body)
-        wall_ms = _wall_ms(self.world, node)
+        wall_ms = wall_ms_of(self.world, node)
         return AppendBatch(name, body, 1, len(value), wall_ms, None, None, None, None, digest)
 
     def _pass(self) -> None:
@@ -286,5 +299,5 @@ def is_decided(outcome: Any) -> bool:
     return isinstance(outcome, Refused) and type(outcome) is not Refused and not outcome.retriable
 
 
-def _wall_ms(world: World, node: SimNode) -> int:
+def wall_ms_of(world: World, node: SimNode) -> int:
     return world.wall_ms() + node.wall_offset_ms

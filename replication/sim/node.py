@@ -47,6 +47,9 @@ LIMITS = Limits(
     checkpoint_after_trim_s=0.5,
     retention_period_s=1.0,
     scrub_pause_s=2.0,
+    compaction_period_s=0.5,
+    compaction_bytes_per_s=1 << 20,
+    compaction_keys_max=5,
 )
 """So small that segments roll, caches overflow and checkpoints happen every second or so."""
 DATA = "/data"

@@ -12,6 +12,7 @@ from random import Random
 
 from ...storage.batch import parse_batch
 from ...storage.errors import CorruptBatch
+from ...storage.names import generation_of, parse_stem
 from .inodes import FileNode
 from .node import DATA, SimNode
 from .world import World
@@ -45,11 +46,17 @@ class Struck:
         if process is None:
             return True
         folder, _, name = self.path.rpartition("/")
-        stream_id, base_offset = int(folder.rpartition("/")[2]), int(name.removesuffix(".log"))
-        return process.recovered.stream_files.holds(stream_id, base_offset)
+        stream_id, segment = int(folder.rpartition("/")[2]), parse_stem(name.removesuffix(".log"))
+        assert segment is not None
+        files = process.recovered.stream_files
+        return files.generation_at(stream_id, segment.base_offset) == segment.generation
 
     def is_near(self, path: str, position: int) -> bool:
-        return self.path == path and abs(self.position - position) < APART_BYTES
+        """Could the bytes there be needed to mend these? Compaction makes others of them."""
+        if self.path == path:
+            return abs(self.position - position) < APART_BYTES
+        is_same_stream = self.path.rpartition("/")[0] == path.rpartition("/")[0]
+        return is_same_stream and generation_of(self.path) + generation_of(path) > 0
 
 
 class Rot:

@@ -21,6 +21,7 @@ from .consumers import Consumer
 from .faults import Faults
 from .history import History
 from .index_users import IndexUser
+from .keyed import KeyedAppender
 from .modes import FOLDER_ROT, MODES, Mode
 from .node import SimNode
 from .patching import patched
@@ -32,6 +33,7 @@ CONVERGENCE_S = 30.0
 """After all faults have ended, all nodes must agree within this time …"""
 MESSAGES_TO_CONVERGE = 1000
 """… and the time that so many messages take: a snapshot is fetched in very small pieces here."""
+KEYED_APPENDERS = 2
 PACKAGE = "cute_logger"
 MAY_COMPLAIN = ("cute_logger.replication.catchup",)
 """What was fetched before a power loss may be torn after it."""
@@ -77,7 +79,7 @@ def simulate(mode: str | Mode, seed: int, *, lines_max: int | None = LINES_KEPT)
     return simulation.result()
 
 
-Client: TypeAlias = Appender | StreamOwner | Reader | Consumer | Claimer | IndexUser
+Client: TypeAlias = Appender | StreamOwner | Reader | Consumer | Claimer | IndexUser | KeyedAppender
 
 
 class Simulation:
@@ -119,6 +121,8 @@ class Simulation:
         yield StreamOwner(world, Random(f"owner {seed}"))
         for number in range(world.mode.appenders):
             yield Appender(world, Random(f"appender {number} {seed}"), self._history, number)
+        for number in range(KEYED_APPENDERS):
+            yield KeyedAppender(world, Random(f"keyed {number} {seed}"), number)
         for number in range(world.mode.readers):
             yield Reader(world, Random(f"reader {number} {seed}"), self._history)
         for number in range(world.mode.consumers):
@@ -176,6 +180,7 @@ class Simulation:
         last = {process.core.journal.last_index for process in processes}
         applied = {process.core.applied_index() for process in processes}
         written = all(not process.recovered.machine.unwritten_bytes for process in processes)
+        written &= not any(process.recovered.machine.compactions for process in processes)
         synced = all(process.core.synced for process in processes)
         is_mended = self._faults.rot.is_mended() and self._faults.folder_rot.is_mended()
         return last == applied and len(last) == 1 and written and synced and is_mended
@@ -184,11 +189,17 @@ class Simulation:
         checks = self._world.checks
         first, *others = self._members()
         batches = self._batches(first)
+        self._check_keyed(first, batches)
         state = self._state(first, batches)
         for other in others:
             if self._state(other, self._batches(other)) != state:
                 checks.violate("nodes differ in the end", f"{first.id} and {other.id}")
         self._history.check(checks, {name: _values(batches.get(name, [])) for name in STREAMS})
+
+    def _check_keyed(self, node: SimNode, batches: dict[str, list[Batch]]) -> None:
+        assert node.process is not None
+        for name, stream in node.process.recovered.machine.streams.items():
+            self._world.checks.keyed.check_end(node.id, stream, batches.get(name, []))
 
     def _state(self, node: SimNode, batches: dict[str, list[Batch]]) -> object:
         """All of a node's replicated state that can be compared, with the bytes of its files."""
@@ -203,6 +214,8 @@ class Simulation:
                 stream.log_start_offset,
                 stream.next_offset,
                 stream.segments.rows(),
+                stream.cleaned_until,
+                stream.cleanings,
                 stream.chain,
                 stream.keys.dump(),
                 sorted((name, index.id) for name, index in stream.indexes.items()),

@@ -65,10 +65,10 @@ async def test_the_systems_streams_are_not_for_clients(node, method, tail) -> No
 
 async def test_a_setting_that_is_not_built_is_refused_not_pretended(node) -> None:
     problem = await node.refused(
-        "PUT", "/v1/streams/orders", "not_implemented", json={"config": {"immutable": True}}
+        "PUT", "/v1/streams/orders", "not_implemented", json={"config": {"durability": "relaxed"}}
     )
-    assert (problem["status"], problem["field"]) == (501, "config.immutable")
-    assert "immutable" in problem["detail"]
+    assert (problem["status"], problem["field"]) == (501, "config.durability")
+    assert "durability" in problem["detail"]
     assert "not built yet" in problem["detail"]
     await node.refused("GET", "/v1/streams/orders", "unknown_stream")
 

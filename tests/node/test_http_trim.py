@@ -121,7 +121,7 @@ async def test_a_patch_that_cannot_be_had_changes_nothing(node) -> None:
     await fill(node, 1)
     before = await node.call("GET", STREAM, status=200)
     for config, code, field in (
-        ({"retention.ms": 1, "immutable": True}, "not_implemented", "config.immutable"),
+        ({"retention.ms": 1, "immutable": True}, "invalid_request", "config.retention.ms"),
         ({"retention.ms": 1, "segment.bytes": 1}, "invalid_request", "config.segment.bytes"),
         ({"retention.mss": 1}, "invalid_request", "config.retention.mss"),
     ):

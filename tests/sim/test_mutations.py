@@ -10,6 +10,7 @@ from __future__ import annotations
 import pytest
 
 from support.mutations import (  # noqa: F401
+    compaction,
     conditions,
     damage,
     folders,

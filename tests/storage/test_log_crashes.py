@@ -1,8 +1,9 @@
 """A log that dies at any byte it writes, whatever it was doing, is a prefix of what it was given.
 
-The model is a list of batches. A *kill* leaves what was written, up to any byte of the write that
-was under way. A *power loss* may also take any end of what was not synced, and new files whose
-names were not.
+The model is a list of batches. Compaction makes others of the first of them; which records must be
+in these a second model says, of records. A *kill* leaves what was written, up to any byte of the
+write that was under way. A *power loss* may also take any end of what was not synced, and new files
+whose names were not.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,17 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from cute_logger.storage import Batch, Log, LogConfig, LogState, Poisoned, build_batch
+from cute_logger.storage import (
+    Batch,
+    Log,
+    LogConfig,
+    LogState,
+    Poisoned,
+    Record,
+    StoredRecord,
+    build_batch,
+    encode_records,
+)
 from cute_logger.storage.filesystem import Buffer, File, OsFileSystem
 
 CONFIG = LogConfig(segment_bytes_max=900, index_interval_bytes=150)
@@ -50,6 +62,11 @@ class DyingDisk(OsFileSystem):
     def remove(self, path: str) -> None:
         super().remove(path)
         self.durable.pop(path, None)
+
+    def rename(self, source: str, target: str) -> None:
+        super().rename(source, target)
+        self.durable[target] = self.durable.pop(source)
+        self.new = [name for name in self.new if name != source] + [target]
 
     def sync_folder(self, path: str) -> None:
         self.new = [name for name in self.new if name.rpartition("/")[0] != path]
@@ -89,6 +106,7 @@ class LogThatDies(RuleBasedStateMachine):
         self.disk = DyingDisk()
         self.model: list[Batch] = []
         self.start = 0
+        self.cleaned_until = 0
         self.state = LogState()
         """What the last sync returned."""
         self.is_vouched = False
@@ -116,11 +134,21 @@ class LogThatDies(RuleBasedStateMachine):
     def batches(self, shapes: list[tuple[int, int]]) -> list[Batch]:
         new: list[Batch] = []
         offset = self.end
+        chain = self.model[-1].digest() if self.model else bytes(16)
         for body_size, count in shapes:
-            body = bytes([offset % 251]) * body_size
+            value = bytes([offset % 251]) * (body_size // count)
+            records = [Record(value, b"%d" % ((offset + each) % 5)) for each in range(count)]
             new.append(
-                build_batch(body, count=count, base_offset=offset, timestamp=1, max_timestamp=1)
+                build_batch(
+                    encode_records(records),
+                    count=count,
+                    base_offset=offset,
+                    timestamp=1,
+                    max_timestamp=1,
+                    chain=chain,
+                )
             )
+            chain = new[-1].digest()
             offset = new[-1].next_offset
         return new
 
@@ -156,6 +184,44 @@ class LogThatDies(RuleBasedStateMachine):
         self.start = max(self.start, before)
         self.sync()
         self.log.remove_trimmed()
+
+    @rule()
+    def compact(self) -> None:
+        """And make a checkpoint of it, before the files go."""
+        before = self.records()
+        self.cleaned_until = self.log.compact(cleaned_until=self.cleaned_until)
+        self.take(compacted(before, self.cleaned_until))
+        self.sync()
+        self.log.remove_trimmed()
+
+    @rule(share=st.floats(0, 1))
+    def die_while_compacting(self, share: float) -> None:
+        """At any byte of what is written: some segments are the old ones, some the new."""
+        before, end = self.records(), self.end
+        self.disk.bytes_left = int(share * (self.log.size_bytes + 100))
+        with suppress(Died):
+            self.log.compact(cleaned_until=self.cleaned_until)
+        self.disk.bytes_left = FAR
+        self.log.close()
+        self.recover_from(before, end)
+
+    def recover_from(self, before: list[StoredRecord], end: int) -> None:
+        """Open again: what is gone is what compaction may take."""
+        self.recover(at_least=end)
+        self.model = self.log.read(self.log.first_offset, ALL, below_start=True)
+        left = self.records()
+        kept = {record.offset for record in compacted(before, end)}
+        assert set(map(offset_of, left)) >= {each for each in kept if each >= self.start}
+        wanted = {record.offset: record for record in before}
+        assert all(wanted.get(record.offset, record) == record for record in left)
+
+    def records(self) -> list[StoredRecord]:
+        return [r for b in self.model for r in b.records() if r.offset >= self.start]
+
+    def take(self, wanted: list[StoredRecord]) -> None:
+        """The log holds these records, in which batches ever: that is the model from now on."""
+        self.model = self.log.read(self.log.first_offset, ALL, below_start=True)
+        assert self.records() == wanted
 
     @rule(shapes=shapes, share=st.floats(0, 1))
     def die_while_appending(self, shapes: list[tuple[int, int]], share: float) -> None:
@@ -224,5 +290,14 @@ class LogThatDies(RuleBasedStateMachine):
         assert offsets == [each.base_offset for each in wanted if each.base_offset >= self.start]
 
 
-LogThatDies.TestCase.settings = settings(max_examples=30, stateful_step_count=20, deadline=None)
+def compacted(records: list[StoredRecord], below: int) -> list[StoredRecord]:
+    newest = {record.key: record.offset for record in records if record.offset < below}
+    return [r for r in records if r.offset >= below or newest[r.key] == r.offset]
+
+
+def offset_of(record: StoredRecord) -> int:
+    return record.offset
+
+
+LogThatDies.TestCase.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
 test_a_log_that_dies_is_a_prefix_of_the_list = LogThatDies.TestCase

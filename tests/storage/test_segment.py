@@ -12,6 +12,7 @@ import pytest
 from cute_logger.storage.batch import Batch, build_batch
 from cute_logger.storage.errors import Damaged
 from cute_logger.storage.filesystem import OS_FILES
+from cute_logger.storage.names import SegmentName
 from cute_logger.storage.segment import Segment
 
 BASE = 1000
@@ -59,7 +60,9 @@ def index_of(folder: Path) -> Path:
 
 
 def opened(folder: Path, batches: list[Batch]) -> Segment:
-    return Segment.open(OS_FILES, str(folder), BASE, INTERVAL, next_offset=batches[-1].next_offset)
+    return Segment.open(
+        OS_FILES, str(folder), SegmentName(BASE), INTERVAL, next_offset=batches[-1].next_offset
+    )
 
 
 def assert_reads_all(segment: Segment, batches: list[Batch]) -> None:
@@ -229,7 +232,11 @@ def test_a_segment_that_ends_elsewhere_is_damaged(
 ) -> None:
     with pytest.raises(Damaged, match="is due"):
         Segment.open(
-            OS_FILES, str(folder), BASE, INTERVAL, next_offset=batches[-1].next_offset + change
+            OS_FILES,
+            str(folder),
+            SegmentName(BASE),
+            INTERVAL,
+            next_offset=batches[-1].next_offset + change,
         )
 
 
@@ -238,12 +245,18 @@ def test_a_segment_with_other_batches_than_its_name_says_is_damaged(
 ) -> None:
     store_of(folder).rename(folder / "00000000000000001001.log")
     with pytest.raises(Damaged, match="is due"):
-        Segment.open(OS_FILES, str(folder), BASE + 1, INTERVAL, next_offset=batches[-1].next_offset)
+        Segment.open(
+            OS_FILES,
+            str(folder),
+            SegmentName(BASE + 1),
+            INTERVAL,
+            next_offset=batches[-1].next_offset,
+        )
 
 
 def test_a_refused_open_leaves_no_file_open(folder: Path) -> None:
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(3):
         with pytest.raises(Damaged):
-            Segment.open(OS_FILES, str(folder), BASE, INTERVAL, next_offset=BASE)
+            Segment.open(OS_FILES, str(folder), SegmentName(BASE), INTERVAL, next_offset=BASE)
     assert len(os.listdir("/proc/self/fd")) == before

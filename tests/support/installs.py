@@ -59,7 +59,7 @@ def fetched(seed: int) -> tuple[SimDisk, Staging, list[Piece], dict[int, Held]]:
     staging = Staging(disk, node.folder)
     staging.begin()
     staging.write_checkpoint(0, read_all(source, checkpoint.path_in(leader.folder.path)))
-    held = node.stream_files.held()
+    held = node.stream_files.held({})
     pieces = plan(snapshot.log_states(staging.checkpoint_sections()), held)
     for piece in pieces:
         path = store_path(leader.folder.stream_folder(piece.stream_id), piece.base_offset)

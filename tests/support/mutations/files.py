@@ -9,4 +9,5 @@ def state_of(log: Log) -> LogState:
     extents = log._sealed.extents()
     if log._active is not None:
         extents.append((log._active.base_offset, log._active.size))
-    return LogState(log.log_start_offset, log.log_end_offset, tuple(extents))
+    seams = tuple(each.seam for each in log._sealed.known() if each.seam is not None)
+    return LogState(log.log_start_offset, log.log_end_offset, tuple(extents), seams)

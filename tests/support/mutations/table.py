@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 from support.mutations import (  # noqa: F401
+    compaction,
     conditions,
     damage,
     folders,
