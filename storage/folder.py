@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import logging
 import posixpath
+import re
 import secrets
 from types import TracebackType
 
@@ -30,6 +31,7 @@ from .node_mark import FORMAT, MARK_BYTES_MAX, NodeMark, decode_mark, encode_mar
 _logger = logging.getLogger(__name__)
 
 FORMAT_TEXT = b"cute-logger %d\n" % FORMAT
+_ANY_FORMAT = re.compile(rb"cute-logger \d+\n")
 LOCK_NAME = "lock"
 FORMAT_NAME = "format"
 NODE_NAME = "node"
@@ -209,8 +211,12 @@ def _check_or_claim(files: FileSystem, path: str, node_id: str) -> NodeMark:
 
 
 def check_format(files: FileSystem, path: str) -> None:
+    """Raises WrongFormat, or Damaged where what is no format at all lies beside our own folders."""
     found = read_small(files, f"{path}/{FORMAT_NAME}")
     if found != FORMAT_TEXT:
+        is_ours = all(files.exists(f"{path}/{name}") for name in _DATA_FOLDERS)
+        if is_ours and not _ANY_FORMAT.fullmatch(found):
+            raise Damaged(f"{path}/{FORMAT_NAME}", 0, "it does not say the format")
         text = found.decode("utf-8", "replace").strip()
         wanted = FORMAT_TEXT.decode().strip()
         raise WrongFormat(path, f'its format is "{text}", this version reads "{wanted}"')

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Self
 
-from .errors import WrongFormat
+from .errors import Damaged, WrongFormat
 from .filesystem import FileSystem
 from .findings import Finding
 from .folder import (
@@ -85,7 +85,10 @@ class StoppedFolder:
         try:
             self.mark = decode_mark(read_small(files, mark_path))
         except (ValueError, FileNotFoundError, RecursionError) as error:
-            check_format(files, path)
+            try:
+                check_format(files, path)
+            except Damaged as damage:
+                yield Finding(damage.path, 0, damage.reason)
             yield Finding(mark_path, 0, f"it does not say whose data this is: {error}")
             return
         if self.mark.format != FORMAT:

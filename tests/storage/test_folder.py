@@ -127,6 +127,23 @@ class TestDamagedMarks:
             with pytest.raises(Damaged, match="does not say whose data this is"):
                 DataFolder.open(str(tmp_path), "a")
 
+    @pytest.mark.parametrize("text", ["cute-logg%r 1\n", "cute-lodger 1\n", "", "cute-logger \n"])
+    def test_a_folder_of_which_both_marks_are_damaged(self, tmp_path: Path, text: str) -> None:
+        DataFolder.open(str(tmp_path), "a").close()
+        (tmp_path / "node").write_text("?")
+        (tmp_path / "format").write_text(text)
+        with pytest.raises(Damaged, match="does not say the format"):
+            DataFolder.open(str(tmp_path), "a")
+        set_aside(str(tmp_path), "a")
+        DataFolder.open(str(tmp_path), "a").close()
+        assert (tmp_path / "format").read_text() == "cute-logger 1\n"
+
+    def test_somebody_elses_marks_are_no_damage(self, tmp_path: Path) -> None:
+        (tmp_path / "node").write_text("?")
+        (tmp_path / "format").write_text("of something else")
+        with pytest.raises(WrongFormat, match="of something else"):
+            DataFolder.open(str(tmp_path), "a")
+
     def test_every_flipped_bit_of_the_mark_is_noticed(self) -> None:
         good = encode_mark(NodeMark(id="a", incarnation="0123456789abcdef", cluster_id="c"))
         for number in range(8 * len(good)):
