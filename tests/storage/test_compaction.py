@@ -267,6 +267,18 @@ def test_a_trim_below_a_run_being_made_ends_it(tmp_path: Path) -> None:
         assert not list((tmp_path / "log").glob("*.new"))
 
 
+def test_segments_that_a_compaction_needs_outlive_a_trim(tmp_path: Path) -> None:
+    with Log.open(str(tmp_path / "log"), CONFIG) as log:
+        fill(log, [n % 7 for n in range(100)])
+        log.keeps_trimmed = True
+        log.trim(50)
+        log.append_records([record(1)], timestamp=9999)
+        assert (log.log_start_offset, log.first_offset) == (50, 0)
+        log.keeps_trimmed = False
+        log.trim(50)
+        assert log.first_offset == 50
+
+
 # ---- the bytes
 
 
