@@ -41,6 +41,7 @@ from cute_logger.node.cli.bench.share import Outcome
 from cute_logger.node.cli.bench.target import CuteTarget
 
 RATE_HZ = 200
+FUNCTIONS_SHOWN = 8
 WARM_UP_S = 2.0
 ATTACH_S = 0.7
 """From the start of the workers until the profilers begin."""
@@ -66,14 +67,18 @@ LAYERS = (
         "segments",
         r"cute/(replication/(stream_files|segments)|storage/(segment|store|log|index))\.py",
     ),
-    ("Raft: turns", r"cute/replication/(engine|jobs|journal|gate|measures|persistence)\.py"),
+    ("handing work to threads", r"cute/replication/jobs\.py"),
+    ("Raft: turns", r"cute/replication/(engine|journal|gate|measures|persistence)\.py"),
     ("Raft: protocol", r"cute/replication/(raft|following|progress|elections|upstream)\.py"),
     ("Raft: protocol", r"/pysyncobj/"),
     ("replication, the rest", r"cute/replication/"),
 )
 LOOP = "event loop itself"
 SYSTEM = "system calls of the loop: sockets, polling"
-_SHARED = r"cute/(storage/(batch|record|codec|filesystem)|replication/(commands|runtime))\.py"
+_SHARED = (
+    r"cute/(storage/(batch|record|codec|filesystem)|replication/(commands|runtime)"
+    r"|node/cli/bench/worker)\.py"
+)
 """What several layers use counts for the one that uses it."""
 _FRAME = re.compile(r"^(?P<name>.*) \((?P<path>.*):\d+\)$")
 
@@ -84,6 +89,8 @@ class Profile:
 
     seconds: dict[str, float]
     samples: int
+    functions: dict[str, float]
+    """The loop's own seconds by function."""
 
     @property
     def cpu_s(self) -> float:
@@ -99,10 +106,15 @@ class ThreadTimes:
 
 
 def split_up(
-    pid: int, before: ThreadTimes, after: ThreadTimes, names: dict[int, str], samples: Counter[str]
+    pid: int,
+    before: ThreadTimes,
+    after: ThreadTimes,
+    names: dict[int, str],
+    samples: Counter[Place],
 ) -> Profile:
     """Give the loop's own time to its layers by their samples, and name the other threads."""
-    spent: defaultdict[str, float] = defaultdict(float)
+    spent: dict[str, float] = defaultdict(float)
+    functions: dict[str, float] = defaultdict(float)
     for thread in after.user_s:
         user_s = after.user_s[thread] - before.user_s.get(thread, 0.0)
         system_s = after.system_s[thread] - before.system_s.get(thread, 0.0)
@@ -110,9 +122,11 @@ def split_up(
             spent[f"thread {names.get(thread, '?')}"] += user_s + system_s
             continue
         spent[SYSTEM] += system_s
-        for layer, count in samples.items():
-            spent[layer] += user_s * count / samples.total()
-    return Profile({name: seconds for name, seconds in spent.items() if seconds}, samples.total())
+        for place, count in samples.items():
+            spent[place.layer] += user_s * count / samples.total()
+            functions[place.function] += user_s * count / samples.total()
+    spent = {name: seconds for name, seconds in spent.items() if seconds}
+    return Profile(spent, samples.total(), dict(functions))
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +140,16 @@ class Profiled:
     """By `leader`, `follower`, `client`."""
 
 
-def layer_of(stack: Iterable[str], roots: dict[str, str]) -> str:
-    """Return the layer of the innermost frame that belongs to one; `stack` begins outermost."""
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The frame a sample counts for."""
+
+    layer: str
+    function: str
+
+
+def place_of(stack: Iterable[str], roots: dict[str, str]) -> Place:
+    """Return the innermost frame that belongs to a layer; `stack` begins outermost."""
     for frame in reversed([*stack]):
         match = _FRAME.match(frame)
         if match is None:
@@ -136,23 +158,21 @@ def layer_of(stack: Iterable[str], roots: dict[str, str]) -> str:
         for root, short in roots.items():
             if path.startswith(root):
                 path = short + path[len(root) :]
-        # What several layers use counts for the one that uses it.
-        if re.search(
-            r"cute/(storage/(batch|record|codec|filesystem)|replication/commands)\.py", path
-        ):
+        if re.search(_SHARED, path):
             continue
         for layer, pattern in LAYERS:
             if re.search(pattern, path):
-                return layer
-    return LOOP
+                module = "/".join(path.split("/")[-2:]).removesuffix(".py")
+                return Place(layer, f"{module}.{match['name']}")
+    return Place(LOOP, LOOP)
 
 
-def layers_in(raw: str, roots: dict[str, str]) -> Counter[str]:
-    """Count the samples of py-spy's raw format (`frame;frame;… count`) by layer."""
-    counts: Counter[str] = Counter()
+def places_in(raw: str, roots: dict[str, str]) -> Counter[Place]:
+    """Count the samples of py-spy's raw format (`frame;frame;… count`) by place."""
+    counts: Counter[Place] = Counter()
     for line in raw.splitlines():
         stack, _, count = line.rpartition(" ")
-        counts[layer_of(stack.split(";"), roots)] += int(count)
+        counts[place_of(stack.split(";"), roots)] += int(count)
     return counts
 
 
@@ -189,7 +209,7 @@ async def look(pid: int, seconds: float, folder: Path) -> Profile:
             after = thread_times(pid)
         await asyncio.sleep(0.05)
     text = await asyncio.to_thread(lambda: raw.read_text() if raw.exists() else "")
-    return split_up(pid, before, after, names, layers_in(text, package_roots()))
+    return split_up(pid, before, after, names, places_in(text, package_roots()))
 
 
 async def _output(*command: str) -> str:
@@ -261,7 +281,18 @@ def section(profiled: Profiled) -> str:
         f"## {outcome.case.name}\n\n{outcome.records_per_s:,.0f} records/s,"
         f" {outcome.mb_per_s:,.1f} MB/s{told}. Samples: {seen}.\n\n"
         f"{report.table(['CPU µs a record', *parts, 'these three, ms a MB'], rows)}\n"
+        f"{_dearest(parts, records)}\n"
     )
+
+
+def _dearest(parts: dict[str, Profile], records: int) -> str:
+    """The functions that cost most, with what they call in libraries."""
+    lines = []
+    for name, part in parts.items():
+        most = sorted(part.functions.items(), key=lambda each: -each[1])[:FUNCTIONS_SHOWN]
+        told = ", ".join(f"{function} {number(s / records * 1e6)}" for function, s in most)
+        lines.append(f"- {name}, µs a record: {told}")
+    return "\n".join(lines) + "\n"
 
 
 def _costs(seconds: list[float], records: int, megabytes: float) -> list[str]:
