@@ -43,13 +43,11 @@ from cute_logger.node.cli.bench.target import CuteTarget
 RATE_HZ = 200
 FUNCTIONS_SHOWN = 8
 WARM_UP_S = 2.0
-ATTACH_S = 0.7
-"""From the start of the workers until the profilers begin."""
 
 LAYERS = (
     ("load", r"cute/node/cli/bench/"),
     ("HTTP (aiohttp)", r"/aiohttp/"),
-    ("client: encode and decode records", r"cute/client/(record|wire|answers)\.py"),
+    ("client: encode and decode records", r"cute/client/(record|wire|answers|batch_format)\.py"),
     ("client: batches and futures", r"cute/client/(producer|batch|window|lanes)\.py"),
     ("client: calls", r"cute/client/"),
     ("answer", r"cute/node/http/(answers|pages|headers)\.py"),
@@ -188,6 +186,7 @@ def package_roots() -> dict[str, str]:
 
 async def look(pid: int, seconds: float, folder: Path) -> Profile:
     """Sample one process, and take its threads' times over the same stretch."""
+    before = thread_times(pid)
     spy = shutil.which("py-spy") or str(Path(sys.executable).with_name("py-spy"))
     dumped = await _output(spy, "dump", "--pid", str(pid), "--json", "--nonblocking")
     names = {
@@ -195,7 +194,6 @@ async def look(pid: int, seconds: float, folder: Path) -> Profile:
         for thread in json.loads(dumped or "[]")
     }
     raw = folder / f"{pid}.raw"
-    before = thread_times(pid)
     sampling = asyncio.create_task(
         _output(
             *(spy, "record", "--gil", "--nonblocking", "--format", "raw", "--full-filenames"),
@@ -206,7 +204,8 @@ async def look(pid: int, seconds: float, folder: Path) -> Profile:
     after = before
     while not sampling.done():  # a client ends when it is done: its last times are what counts
         with contextlib.suppress(FileNotFoundError):
-            after = thread_times(pid)
+            now = thread_times(pid)
+            after = now if pid in now.user_s else after
         await asyncio.sleep(0.05)
     text = await asyncio.to_thread(lambda: raw.read_text() if raw.exists() else "")
     return split_up(pid, before, after, names, places_in(text, package_roots()))
@@ -238,20 +237,19 @@ async def profile(cluster: CuteSystem, case: Case, folder: Path) -> Profiled:
     async with AsyncClient([leader.place.http]) as client:
         measuring = asyncio.create_task(measure(case, [leader.place.http], admin, begins=begun.set))
         await begun.wait()
-        while not (workers := children_of(os.getpid(), "bench.worker")):
-            await asyncio.sleep(0.02)
+        (worker,) = children_of(os.getpid(), "bench.worker")
         if case.kind is not Kind.CATCH_UP:  # that is over soon: nothing of it is to be missed
-            await asyncio.sleep(ATTACH_S)
-        pids = (leader.process.pid, follower.process.pid, workers[0])
+            await asyncio.sleep(case.warm_up_s / 2)
+        pids = (leader.process.pid, follower.process.pid, worker)
         index = (await client.cluster()).commit_index
-        looking = asyncio.gather(*(look(pid, case.seconds, folder) for pid in pids))
+        looking = asyncio.gather(*(look(pid, case.seconds - 1, folder) for pid in pids))
+        began = time.monotonic()
         parts = dict(zip(("leader", "follower", "client"), await looking, strict=True))
-        entries = (await client.cluster()).commit_index - index
+        entries, seconds = (await client.cluster()).commit_index - index, time.monotonic() - began
         outcome = await measuring
     await admin.close()
-    seen_s = max(1, int(case.seconds))
     is_whole = case.kind is Kind.CATCH_UP
-    records = outcome.total if is_whole else outcome.records_per_s * seen_s
+    records = outcome.total if is_whole else outcome.records_per_s * seconds
     return Profiled(outcome, max(1, round(records)), entries, parts)
 
 
