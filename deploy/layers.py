@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import importlib.util
 import json
 import os
 import re
@@ -22,8 +21,6 @@ import shutil
 import sys
 import tempfile
 import time
-from collections import Counter, defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +28,7 @@ import machine
 import report
 from bench import ROOT
 from processes import TICKS_PER_S, children_of, read_text
+from stacks import LAYERS, LOOP, SYSTEM, Profile, ThreadTimes, package_roots, places_in, split_up
 from svg import number
 from systems import ADMIN, CuteSystem, cute_cluster
 
@@ -41,78 +39,8 @@ from cute_logger.node.cli.bench.share import Outcome
 from cute_logger.node.cli.bench.target import CuteTarget
 
 RATE_HZ = 200
+FUNCTIONS_SHOWN = 8
 WARM_UP_S = 2.0
-ATTACH_S = 0.7
-"""From the start of the workers until the profilers begin."""
-
-LAYERS = (
-    ("load", r"cute/node/cli/bench/"),
-    ("HTTP (aiohttp)", r"/aiohttp/"),
-    ("client: encode and decode records", r"cute/client/(record|wire|answers)\.py"),
-    ("client: batches and futures", r"cute/client/(producer|batch|window|lanes)\.py"),
-    ("client: calls", r"cute/client/"),
-    ("answer", r"cute/node/http/(answers|pages|headers)\.py"),
-    ("check and pack", r"cute/node/http/"),
-    ("propose", r"cute/replication/(coalescer|capacity)\.py"),
-    ("WAL: frames and buffer", r"cute/storage/(wal|wal_frame|entry_cache|term_runs)\.py"),
-    ("WAL: segments and recovery", r"cute/storage/wal_"),
-    ("peers: messages", r"cute/replication/messages\.py"),
-    ("peers: sockets", r"cute/replication/(peers|exchange|introductions)\.py"),
-    (
-        "apply",
-        r"cute/replication/(machine|stream|dedupe|transactions|groups?|recent|unwritten)\.py",
-    ),
-    (
-        "segments",
-        r"cute/(replication/(stream_files|segments)|storage/(segment|store|log|index))\.py",
-    ),
-    ("Raft: turns", r"cute/replication/(engine|jobs|journal|gate|measures|persistence)\.py"),
-    ("Raft: protocol", r"cute/replication/(raft|following|progress|elections|upstream)\.py"),
-    ("Raft: protocol", r"/pysyncobj/"),
-    ("replication, the rest", r"cute/replication/"),
-)
-LOOP = "event loop itself"
-SYSTEM = "system calls of the loop: sockets, polling"
-_SHARED = r"cute/(storage/(batch|record|codec|filesystem)|replication/(commands|runtime))\.py"
-"""What several layers use counts for the one that uses it."""
-_FRAME = re.compile(r"^(?P<name>.*) \((?P<path>.*):\d+\)$")
-
-
-@dataclass(frozen=True, slots=True)
-class Profile:
-    """One process under one load: CPU seconds by layer, or by thread."""
-
-    seconds: dict[str, float]
-    samples: int
-
-    @property
-    def cpu_s(self) -> float:
-        return sum(self.seconds.values())
-
-
-@dataclass(frozen=True, slots=True)
-class ThreadTimes:
-    """CPU seconds of a process's threads, by their ids; the loop's is the process's own id."""
-
-    user_s: dict[int, float]
-    system_s: dict[int, float]
-
-
-def split_up(
-    pid: int, before: ThreadTimes, after: ThreadTimes, names: dict[int, str], samples: Counter[str]
-) -> Profile:
-    """Give the loop's own time to its layers by their samples, and name the other threads."""
-    spent: defaultdict[str, float] = defaultdict(float)
-    for thread in after.user_s:
-        user_s = after.user_s[thread] - before.user_s.get(thread, 0.0)
-        system_s = after.system_s[thread] - before.system_s.get(thread, 0.0)
-        if thread != pid:
-            spent[f"thread {names.get(thread, '?')}"] += user_s + system_s
-            continue
-        spent[SYSTEM] += system_s
-        for layer, count in samples.items():
-            spent[layer] += user_s * count / samples.total()
-    return Profile({name: seconds for name, seconds in spent.items() if seconds}, samples.total())
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,48 +54,9 @@ class Profiled:
     """By `leader`, `follower`, `client`."""
 
 
-def layer_of(stack: Iterable[str], roots: dict[str, str]) -> str:
-    """Return the layer of the innermost frame that belongs to one; `stack` begins outermost."""
-    for frame in reversed([*stack]):
-        match = _FRAME.match(frame)
-        if match is None:
-            continue
-        path = match["path"]
-        for root, short in roots.items():
-            if path.startswith(root):
-                path = short + path[len(root) :]
-        # What several layers use counts for the one that uses it.
-        if re.search(
-            r"cute/(storage/(batch|record|codec|filesystem)|replication/commands)\.py", path
-        ):
-            continue
-        for layer, pattern in LAYERS:
-            if re.search(pattern, path):
-                return layer
-    return LOOP
-
-
-def layers_in(raw: str, roots: dict[str, str]) -> Counter[str]:
-    """Count the samples of py-spy's raw format (`frame;frame;… count`) by layer."""
-    counts: Counter[str] = Counter()
-    for line in raw.splitlines():
-        stack, _, count = line.rpartition(" ")
-        counts[layer_of(stack.split(";"), roots)] += int(count)
-    return counts
-
-
-def package_roots() -> dict[str, str]:
-    roots = {}
-    for package in ("client", "node", "replication", "storage"):
-        spec = importlib.util.find_spec(f"cute_logger.{package}")
-        assert spec is not None
-        for location in spec.submodule_search_locations or ():
-            roots[f"{location}/"] = f"cute/{package}/"
-    return roots
-
-
 async def look(pid: int, seconds: float, folder: Path) -> Profile:
     """Sample one process, and take its threads' times over the same stretch."""
+    before = thread_times(pid)
     spy = shutil.which("py-spy") or str(Path(sys.executable).with_name("py-spy"))
     dumped = await _output(spy, "dump", "--pid", str(pid), "--json", "--nonblocking")
     names = {
@@ -175,7 +64,6 @@ async def look(pid: int, seconds: float, folder: Path) -> Profile:
         for thread in json.loads(dumped or "[]")
     }
     raw = folder / f"{pid}.raw"
-    before = thread_times(pid)
     sampling = asyncio.create_task(
         _output(
             *(spy, "record", "--gil", "--nonblocking", "--format", "raw", "--full-filenames"),
@@ -186,10 +74,11 @@ async def look(pid: int, seconds: float, folder: Path) -> Profile:
     after = before
     while not sampling.done():  # a client ends when it is done: its last times are what counts
         with contextlib.suppress(FileNotFoundError):
-            after = thread_times(pid)
+            now = thread_times(pid)
+            after = now if pid in now.user_s else after
         await asyncio.sleep(0.05)
     text = await asyncio.to_thread(lambda: raw.read_text() if raw.exists() else "")
-    return split_up(pid, before, after, names, layers_in(text, package_roots()))
+    return split_up(pid, before, after, names, places_in(text, package_roots()))
 
 
 async def _output(*command: str) -> str:
@@ -218,20 +107,19 @@ async def profile(cluster: CuteSystem, case: Case, folder: Path) -> Profiled:
     async with AsyncClient([leader.place.http]) as client:
         measuring = asyncio.create_task(measure(case, [leader.place.http], admin, begins=begun.set))
         await begun.wait()
-        while not (workers := children_of(os.getpid(), "bench.worker")):
-            await asyncio.sleep(0.02)
+        (worker,) = children_of(os.getpid(), "bench.worker")
         if case.kind is not Kind.CATCH_UP:  # that is over soon: nothing of it is to be missed
-            await asyncio.sleep(ATTACH_S)
-        pids = (leader.process.pid, follower.process.pid, workers[0])
+            await asyncio.sleep(case.warm_up_s / 2)
+        pids = (leader.process.pid, follower.process.pid, worker)
         index = (await client.cluster()).commit_index
-        looking = asyncio.gather(*(look(pid, case.seconds, folder) for pid in pids))
+        looking = asyncio.gather(*(look(pid, case.seconds - 1, folder) for pid in pids))
+        began = time.monotonic()
         parts = dict(zip(("leader", "follower", "client"), await looking, strict=True))
-        entries = (await client.cluster()).commit_index - index
+        entries, seconds = (await client.cluster()).commit_index - index, time.monotonic() - began
         outcome = await measuring
     await admin.close()
-    seen_s = max(1, int(case.seconds))
     is_whole = case.kind is Kind.CATCH_UP
-    records = outcome.total if is_whole else outcome.records_per_s * seen_s
+    records = outcome.total if is_whole else outcome.records_per_s * seconds
     return Profiled(outcome, max(1, round(records)), entries, parts)
 
 
@@ -261,7 +149,18 @@ def section(profiled: Profiled) -> str:
         f"## {outcome.case.name}\n\n{outcome.records_per_s:,.0f} records/s,"
         f" {outcome.mb_per_s:,.1f} MB/s{told}. Samples: {seen}.\n\n"
         f"{report.table(['CPU µs a record', *parts, 'these three, ms a MB'], rows)}\n"
+        f"{_dearest(parts, records)}\n"
     )
+
+
+def _dearest(parts: dict[str, Profile], records: int) -> str:
+    """The functions that cost most, with what they call in libraries."""
+    lines = []
+    for name, part in parts.items():
+        most = sorted(part.functions.items(), key=lambda each: -each[1])[:FUNCTIONS_SHOWN]
+        told = ", ".join(f"{function} {number(s / records * 1e6)}" for function, s in most)
+        lines.append(f"- {name}, µs a record: {told}")
+    return "\n".join(lines) + "\n"
 
 
 def _costs(seconds: list[float], records: int, megabytes: float) -> list[str]:

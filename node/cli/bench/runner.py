@@ -38,7 +38,8 @@ async def measure(
 ) -> Outcome:
     """Create the case's streams through `admin`, measure, and remove them, whatever happens.
 
-    `begins` is called when all is prepared. Raises WorkerFailed, TimeoutError.
+    `begins` is called when all workers are ready, just before they start. Raises WorkerFailed,
+    TimeoutError.
     """
     async with _streams(case, admin) as streams:
         fill = fill_of(case, servers, streams)
@@ -46,9 +47,8 @@ async def measure(
             share = (await _run([fill], worker, FILL_S))[0]
             if share.errors:
                 raise WorkerFailed(f"the records to be read could not be appended: {share.error}")
-        begins()
         jobs = jobs_of(case, servers, streams)
-        shares = await _run(jobs, worker, case.warm_up_s + case.seconds + END_S)
+        shares = await _run(jobs, worker, case.warm_up_s + case.seconds + END_S, begins)
         return outcome_of(
             case, [(job.role, share) for job, share in zip(jobs, shares, strict=True)]
         )
@@ -68,7 +68,12 @@ async def _streams(case: Case, admin: Target) -> AsyncIterator[list[str]]:
             await admin.remove(stream)
 
 
-async def _run(jobs: Sequence[Job], command: Sequence[str], timeout_s: float) -> list[Share]:
+async def _run(
+    jobs: Sequence[Job],
+    command: Sequence[str],
+    timeout_s: float,
+    begins: Callable[[], None] = lambda: None,
+) -> list[Share]:
     """Run each job in a process of its own. Raises WorkerFailed, TimeoutError."""
     workers = [await _start(command) for _ in jobs]
     try:
@@ -77,6 +82,7 @@ async def _run(jobs: Sequence[Job], command: Sequence[str], timeout_s: float) ->
                 await _tell(worker, json.dumps(job.to_dict()))
             for worker in workers:
                 await _line(worker)
+        begins()
         start = time.monotonic() + LEAD_S
         for worker in workers:
             await _tell(worker, repr(start))
