@@ -22,7 +22,7 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from demo import free_ports
+from processes import free_ports
 
 from cute_logger.client import AsyncClient, Record
 from cute_logger.node.cli.local_cluster import NodePlace, NodeProcess, leader_of, start_node

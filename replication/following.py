@@ -63,6 +63,8 @@ class Following(Elections):
         """Told to the leader, which then takes no appends if that leaves no majority."""
         self.disk_is_full = False
         """No entries are accepted."""
+        self._agreed = (0, 0)
+        """A term, and how far its leader's log was found to be this node's."""
         self._alive_at = float("-inf")
         """Not before then the leader hears again that this node is alive."""
         self.offered: tuple[str, SnapshotOffer] | None = None
@@ -94,14 +96,19 @@ class Following(Elections):
         if message.prev_index < journal.base_index:
             entries = entries[journal.base_index - message.prev_index :]
         elif journal.term_at(message.prev_index) != message.prev_term:
-            # All this node knows to be common with the leader's log.
-            self._reply(node, message, self._commit + 1, success=False)
+            self._reply(node, message, self._agreed_index() + 1, success=False)
             return
         self._append_new(node, entries)
         self._commit = max(self._commit, min(message.commit_index, verified))
         self._leader_commit = self._commit
+        self._agreed = (message.term, max(verified, self._agreed_index()))
         self._note_synced(message, verified)
         self._reply(node, message, verified + 1, success=True)
+
+    def _agreed_index(self) -> int:
+        """Up to here this node knows its log to be the leader's."""
+        term, index = self._agreed
+        return max(self._commit, index if term == self._term else 0)
 
     def _follow(self, node: Node, message: AppendEntries | SnapshotOffer) -> bool:
         """Accept `node` as the leader of its term; False if the term is over."""

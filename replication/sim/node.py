@@ -29,6 +29,7 @@ from ..recovery import Recovered, recover
 from ..runtime import Lane
 from .clock import NodeClock
 from .disk import SimDisk, Stopped
+from .modes import FOLDER_ROT
 from .runtime import SimRuntime
 from .scheduler import Step
 from .watch import WatchedMachine
@@ -348,6 +349,8 @@ class SimNode:
         self.start_after(self._world.rng.uniform(0.05, 2.0))
 
     def job_failed(self, error: BaseException) -> None:
+        if isinstance(error, Damaged) and FOLDER_ROT.keys() & self._world.mode.faults.keys():
+            return  # a log that cannot be read is set aside
         if self.process is not None and isinstance(error, (OSError, Damaged, Poisoned)):
             self._world.checks.violate("serves after a disk error", f"{self.id}: {error!r}")
 

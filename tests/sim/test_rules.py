@@ -316,6 +316,18 @@ def a_longer_log_is_not_committed_unseen(lone: Lone) -> bool:
     return lone.core.commit_index() == 1
 
 
+def what_was_acknowledged_is_not_called_lost(lone: Lone) -> bool:
+    """A message was lost, and the next one meets the tail of another leader's log."""
+    lone.follow(2, 1, 1, 2, 2, commit=1)
+    lone.tell("n2", AppendEntries(3, 1, 1, 2, 1, []))
+    lone.flush()
+    assert lone.take(AppendReply)[-1][1].next_index == 3
+    lone.tell("n2", AppendEntries(3, 3, 1, 4, 3, [Entry(COMMAND + b"new", 5, 3)]))
+    lone.flush()
+    ((_, reply),) = lone.take(AppendReply)
+    return not reply.success and reply.next_index == 3
+
+
 def an_old_leader_is_told_of_its_end(lone: Lone) -> bool:
     lone.follow(3, 3)
     lone.take(AppendReply)
@@ -584,6 +596,10 @@ def _only_what_is_known_to_be_committed(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(RaftCore, "read_index", read_index)
 
 
+def _only_commits_are_known(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(RaftCore, "_agreed_index", RaftCore.commit_index)
+
+
 def _nobody_says_so(patch: pytest.MonkeyPatch) -> None:
     original = Gate.post
 
@@ -634,6 +650,7 @@ RULES: list[tuple[Rule, Break]] = [
     (a_late_message_does_not_truncate, _always_truncates),
     (a_committed_entry_is_never_overwritten, _always_truncates),
     (a_longer_log_is_not_committed_unseen, _commits_unseen),
+    (what_was_acknowledged_is_not_called_lost, _only_commits_are_known),
     (an_old_leader_is_told_of_its_end, _no_answer_to_old_leaders),
     (an_index_for_a_read_waits_for_a_majority, _one_node_is_a_majority),
     (
