@@ -11,7 +11,7 @@ from cute_logger.storage.names import SegmentName
 from cute_logger.storage.segment_writer import SegmentWriter
 from cute_logger.storage.store import Store
 from support.mutations.registry import mutation
-from support.mutations.snapshots import trimmed_files_go_first
+from support.mutations.snapshots import STOPS_IN_THE_MIDDLE, trimmed_files_go_first
 
 
 @mutation("a compacted segment is in its place before it is synced", "SegmentWriter", "power")
@@ -26,9 +26,9 @@ def _(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(SegmentWriter, "finish", finish)
 
 
-mutation("files go before the checkpoint that forgets them", "Persistence._save", "power")(
-    trimmed_files_go_first
-)
+mutation(
+    "files go before the checkpoint that forgets them", "Persistence._save", STOPS_IN_THE_MIDDLE
+)(trimmed_files_go_first)
 
 
 @mutation("tombstones go before anybody can have seen them", "Stream.tombstones_below", "calm")

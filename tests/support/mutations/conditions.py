@@ -10,10 +10,23 @@ import pytest
 from cute_logger.replication.commands import Command
 from cute_logger.replication.guards import Guard, Verdict, Watch
 from cute_logger.replication.machine import StateMachine
+from cute_logger.replication.sim.modes import Mode
 from support.mutations.registry import mutation
 
+CLAIMS = Mode(
+    "claims",
+    {"kill_leader": 2, "transfer": 2, "power_leader": 1, "slow_disk": 1},
+    fault_every_s=1.0,
+    appenders=1,
+    readers=0,
+    consumers=0,
+    claimers=6,
+    has_indexes=False,
+    varies=False,
+)
 
-@mutation("what is under way breaks no condition", "Guard.judge", "network")
+
+@mutation("what is under way breaks no condition", "Guard.judge", CLAIMS)
 def _(patch: pytest.MonkeyPatch) -> None:
     original = Guard.judge
 
@@ -23,12 +36,12 @@ def _(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Guard, "judge", judge)
 
 
-@mutation("what was applied since a condition was judged breaks it not", "Watch.follow", "network")
+@mutation("what was applied since a condition was judged breaks it not", "Watch.follow", CLAIMS)
 def _(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Watch, "follow", lambda self, recent: Verdict.HOLDS)
 
 
-@mutation("a new leader judges before it knows its log", "Guard.__init__", "power")
+@mutation("a new leader judges before it knows its log", "Guard.__init__", CLAIMS)
 def _(patch: pytest.MonkeyPatch) -> None:
     original = Guard.__init__
 
@@ -38,6 +51,6 @@ def _(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Guard, "__init__", init)
 
 
-@mutation("a repeat breaks its own condition", "StateMachine.is_repeat", "network")
+@mutation("a repeat breaks its own condition", "StateMachine.is_repeat", CLAIMS)
 def _(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(StateMachine, "is_repeat", lambda self, command: False)

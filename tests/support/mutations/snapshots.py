@@ -9,6 +9,7 @@ import pytest
 from cute_logger.replication import install, recovery
 from cute_logger.replication.install import Held, Piece, Staging
 from cute_logger.replication.persistence import Persistence
+from cute_logger.replication.sim.modes import Mode
 from cute_logger.replication.snapshot import Snapshot
 from cute_logger.storage import checkpoint
 from cute_logger.storage.filesystem import FileSystem
@@ -17,8 +18,24 @@ from cute_logger.storage.store import Store
 from support.mutations.files import state_of
 from support.mutations.registry import mutation
 
+STOPS_IN_THE_MIDDLE = Mode(
+    "stops in the middle",
+    {"power_writing": 6, "kill_writing": 1},
+    fault_every_s=0.4,
+    duration_s=15.0,
+    readers=0,
+    consumers=0,
+    claimers=0,
+    has_indexes=False,
+    varies=False,
+)
 
-@mutation("the checkpoint is saved before the segments are synced", "Persistence._save", "power")
+
+@mutation(
+    "the checkpoint is saved before the segments are synced",
+    "Persistence._save",
+    STOPS_IN_THE_MIDDLE,
+)
 def _(patch: pytest.MonkeyPatch) -> None:
     def save(self: Persistence, snapshot: Snapshot, deleted: list[int]) -> bool:
         logs = self._stream_files._logs
