@@ -2,6 +2,7 @@
 
 from .answers import ClusterInfo, NodeInfo, Page, Receipt, StreamInfo
 from .async_client import AsyncClient
+from .conditions import NoMatch, Unchanged
 from .errors import (
     BatchTooLarge,
     BeyondHighWatermark,
@@ -76,6 +77,7 @@ __all__ = [
     "LeaseLost",
     "MembershipConflict",
     "NoLeader",
+    "NoMatch",
     "NodeInfo",
     "NotCaughtUp",
     "NotReady",
@@ -101,6 +103,7 @@ __all__ = [
     "TxReceipt",
     "Unauthenticated",
     "Unavailable",
+    "Unchanged",
     "UnknownGroup",
     "UnknownIdempotencyKey",
     "UnknownIndex",

@@ -40,6 +40,7 @@ from .arguments import (
 )
 from .batch_format import Packed, pack_row, pack_rows_aside
 from .caller import Call, Caller
+from .conditions import NO_CONDITIONS, Condition, Conditions, packed_condition
 from .connection import SessionToken
 from .endpoints import Endpoints
 from .errors import BeyondHighWatermark, Refused, UnknownStream
@@ -113,6 +114,7 @@ class AsyncClient(GroupCalls, IndexCalls):
         headers: Mapping[str, str] | None = None,
         timestamp: int | None = None,
         if_offset: int | None = None,
+        only_if: Condition | None = None,
         idempotency_key: str | None = None,
         compression: str | None = None,
         timeout: float | None = None,
@@ -120,37 +122,39 @@ class AsyncClient(GroupCalls, IndexCalls):
         """Append one record, or a list as one atomic batch, exactly once.
 
         On return it is on disk on a majority. `if_offset` appends only if the stream's next
-        offset is this one (else ConditionFailed with `actual`). An `idempotency_key` makes
-        repeats by other processes safe, too: they get the first receipt. `compression` (`zstd` or
-        `lz4`) packs the batch before it is sent, if that makes it smaller.
+        offset is this one, `only_if` if a key is Unchanged or an index finds NoMatch: else
+        ConditionFailed with `actual`. An `idempotency_key` makes repeats by other processes safe,
+        too: they get the first receipt. `compression` (`zstd` or `lz4`) packs the batch before it
+        is sent, if that makes it smaller.
         """
         name = checked_stream(stream)
         records = records_of(value, key=key, headers=headers, timestamp=timestamp)
         if if_offset is not None:
             checked_count("if_offset", if_offset)
+        conditions = Conditions(if_offset, packed_condition(only_if))
         checked_compression(compression)
         if idempotency_key is not None:
             checked_key(idempotency_key)
         attempts = self._attempts(timeout)
         packed = await _packed(records, compression)
         if idempotency_key is not None:
-            return await self._append_with_key(name, packed, idempotency_key, if_offset, attempts)
+            return await self._append_with_key(name, packed, idempotency_key, conditions, attempts)
 
         async def send(stamp: Stamp) -> Receipt:
-            return await self._append(name, packed.with_stamp(stamp), attempts, if_offset=if_offset)
+            return await self._append(name, packed.with_stamp(stamp), attempts, conditions)
 
-        return await self._lanes.append(name, send, attempts, if_offset=if_offset)
+        return await self._lanes.append(name, send, attempts, if_offset=conditions.settled_by)
 
     async def _append_with_key(
-        self, stream: str, packed: Packed, key: str, if_offset: int | None, attempts: Attempts
+        self, stream: str, packed: Packed, key: str, conditions: Conditions, attempts: Attempts
     ) -> Receipt:
         headers = {wire.IDEMPOTENCY_KEY_HEADER: key}
         try:
-            return await self._append(
-                stream, packed.with_stamp(), attempts, headers, if_offset=if_offset
-            )
+            return await self._append(stream, packed.with_stamp(), attempts, conditions, headers)
         except Refused as refusal:
-            failure = settled(refusal, unanswered=attempts.unanswered, if_offset=if_offset)
+            failure = settled(
+                refusal, unanswered=attempts.unanswered, if_offset=conditions.settled_by
+            )
             if failure is refusal:
                 raise
             raise failure from refusal
@@ -160,14 +164,13 @@ class AsyncClient(GroupCalls, IndexCalls):
         stream: str,
         body: bytes,
         attempts: Attempts,
+        conditions: Conditions = NO_CONDITIONS,
         headers: Mapping[str, str] | None = None,
-        *,
-        if_offset: int | None = None,
     ) -> Receipt:
         call = Call(
             "POST",
             wire.path_of("v1", "streams", stream, "records"),
-            query={"if_offset": if_offset},
+            query={"if_offset": conditions.if_offset, "if": conditions.packed},
             headers=headers or {},
             body=body,
             content_type=wire.BATCHES,

@@ -12,6 +12,7 @@ from typing import Any, Self, TypeVar
 
 from .answers import ClusterInfo, NodeInfo, Page, Receipt, StreamInfo
 from .async_client import DEFAULT_TIMEOUT_S, AsyncClient, Value
+from .conditions import Condition
 from .group_answers import CommitReceipt, GroupInfo, Lease, TxAppend, TxCommit, TxReceipt
 from .group_calls import LEASE_TTL_MS
 from .index_answers import IndexInfo, SearchPage
@@ -115,6 +116,7 @@ class Client:
         headers: Mapping[str, str] | None = None,
         timestamp: int | None = None,
         if_offset: int | None = None,
+        only_if: Condition | None = None,
         idempotency_key: str | None = None,
         compression: str | None = None,
         timeout: float | None = None,
@@ -128,6 +130,7 @@ class Client:
                 headers=headers,
                 timestamp=timestamp,
                 if_offset=if_offset,
+                only_if=only_if,
                 idempotency_key=idempotency_key,
                 compression=compression,
                 timeout=timeout,

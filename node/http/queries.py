@@ -37,6 +37,8 @@ class WriteQuery(Query, frozen=True, kw_only=True):
 class AppendQuery(WriteQuery, frozen=True, kw_only=True):
     if_offset: Count | UnsetType = UNSET
     """The condition of a batch that is sent as it is; elsewhere it is in the body."""
+    condition: str | UnsetType = msgspec.field(name="if", default=UNSET)
+    """The others of such a batch, as the JSON that `if` is in a body."""
 
 
 class LevelQuery(Query, frozen=True, kw_only=True):

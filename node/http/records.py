@@ -7,7 +7,7 @@ import base64
 import binascii
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Annotated, Any, Final, TypeAlias
 
 import msgspec
@@ -111,6 +111,9 @@ class MsgpackAppend(AppendBody, kw_only=True):
 APPEND_FORM: Final[Form[JsonAppend | MsgpackAppend]] = Form(JsonAppend, MsgpackAppend)
 
 
+_condition_decoder: Final = msgspec.json.Decoder(Condition)
+
+
 def _from_json(item: JsonRecord, position: int) -> Record:
     value, key = item.value, item.key
     return Record(
@@ -184,8 +187,9 @@ async def append(request: web.Request, query: WriteQuery) -> web.Response:
     assert isinstance(query, AppendQuery)
     if request.content_type == BATCHES:
         batch = await _sent_batch(request, query, stream, key)
-    elif not isinstance(query.if_offset, UnsetType):
-        raise invalid("if_offset", f"goes with a body of {BATCHES}; here it is the field `if`")
+    elif query.if_offset is not UNSET or query.condition is not UNSET:
+        field = "if_offset" if query.if_offset is not UNSET else "if"
+        raise invalid(field, f"goes with a body of {BATCHES}; here it is the field `if`")
     else:
         body = await read_struct(request, APPEND_FORM)
         records = await to_records(body)
@@ -199,7 +203,10 @@ async def _sent_batch(
     request: web.Request, query: AppendQuery, stream: str, key: str | None
 ) -> Append:
     context = context_of(request)
-    return await sent_batch.append_of(
+    conditions: tuple[NoRecord, ...] = ()
+    if not isinstance(query.condition, UnsetType):
+        conditions = tuple(_conditions(_condition_of(query.condition)))
+    batch = await sent_batch.append_of(
         context,
         stream,
         await read_body(request),
@@ -207,6 +214,17 @@ async def _sent_batch(
         key=key,
         record_bytes_limit=record_bytes_limit(context, stream),
     )
+    return replace(batch, conditions=conditions)
+
+
+def _condition_of(text: str) -> Condition:
+    try:
+        condition = _condition_decoder.decode(text)
+    except msgspec.MsgspecError as error:
+        raise invalid("if", str(error)) from error
+    if condition.offset is not UNSET:
+        raise invalid("if.offset", "is the parameter if_offset here")
+    return condition
 
 
 def describe(receipt: Receipt) -> dict[str, Any]:
