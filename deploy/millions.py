@@ -106,14 +106,14 @@ async def read_files(folder: str, total: int) -> None:
 
         async def by_offset(number: int) -> None:
             (batch,) = log.read(number, 1)
-            assert batch.records()[number - batch.base_offset].offset == number
+            assert next(batch.records_from(number)).offset == number
 
         first = log.read(0, 1)[0].timestamp
         newest = log.read(total - 1, 1)[0].timestamp
 
         async def by_time(number: int) -> None:
             offset = log.find_timestamp(first + number)
-            log.read(offset, 1)[0].records()
+            next(log.read(offset, 1)[0].records_from(offset))
 
         show("by offset in process", await time_reads(by_offset, total))
         show("by time in process", await time_reads(by_time, newest - first + 1))

@@ -298,8 +298,8 @@ class LocalReads:
                 continue
             for batch in batches:
                 if batch.max_timestamp >= timestamp_ms:
-                    for record in batch.records():
-                        if record.timestamp >= timestamp_ms and record.offset >= offset:
+                    for record in batch.records_from(offset):
+                        if record.timestamp >= timestamp_ms:
                             return record.offset
                 offset = batch.next_offset
             if not batches:

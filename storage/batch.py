@@ -29,7 +29,8 @@ anew, from what is left of one or of several, and such a batch may be without an
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -114,6 +115,14 @@ class Batch(msgspec.Struct, frozen=True, gc=False):
             StoredRecord(offset, self.timestamp if own is None else own, key, value, headers or {})
             for offset, (key, value, headers, own) in zip(offsets, rows, strict=True)
         ]
+
+    def records_from(self, offset: int, unpacked: Buffer | None = None) -> Iterator[StoredRecord]:
+        """Yield the records at and behind `offset`: who takes few pays for few. Raises as above."""
+        offsets, rows = self.rows(unpacked)
+        for at in range(bisect_left(offsets, offset), len(rows)):
+            key, value, headers, own = rows[at]
+            timestamp = self.timestamp if own is None else own
+            yield StoredRecord(offsets[at], timestamp, key, value, headers or {})
 
     def rows(self, unpacked: Buffer | None = None) -> tuple[Sequence[int], list[Row]]:
         """Return the records as they lie in the body, and their offsets; raises CorruptBatch."""

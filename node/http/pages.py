@@ -148,9 +148,7 @@ def take_records(page: Page, batch: Batch, body: Buffer, query: ReadQuery) -> bo
     bytes_left = query.max_bytes if BATCH_HEADER_SIZE + len(body) > query.max_bytes else None
     if start >= end:
         return False
-    for record in batch.records(body):
-        if record.offset < start:
-            continue
+    for record in batch.records_from(start, body):
         if record.offset >= end:
             page.next_offset = end
             return False

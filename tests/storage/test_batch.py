@@ -147,3 +147,16 @@ def test_what_does_not_fit_is_refused() -> None:
         build(count=0)
     with pytest.raises(ValueError, match="header"):
         build(timestamp=2**63)
+
+
+def test_records_from_an_offset_on_are_those_of_all() -> None:
+    batch = build_batch(
+        encode_records([Record(b"%d" % n, timestamp=n or None) for n in range(5)]),
+        count=5,
+        base_offset=10,
+        timestamp=7,
+        max_timestamp=7,
+    )
+    for offset in range(9, 17):
+        wanted = [record for record in batch.records() if record.offset >= offset]
+        assert list(batch.records_from(offset)) == wanted
