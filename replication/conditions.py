@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from .commands import AppendBatch, Transact
-from .errors import Throttled, UnknownStream
+from .errors import Throttled, unknown_stream
 from .guards import Guard, Placed, Verdict, Watch, condition_failed
 from .index_calls import IndexCalls
 from .machine import StateMachine
@@ -73,7 +73,7 @@ async def guard_of(
     for name, condition, part_index in conditions:
         stream = machine.streams.get(name)
         if stream is None:
-            raise UnknownStream(f"there is no stream {name}", stream=name)
+            raise unknown_stream(name)
         checked_to = stream.next_offset
         found = await searches.first_broken(stream, condition)
         if found is not None and not is_repeat():

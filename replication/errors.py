@@ -138,6 +138,10 @@ class UnknownStream(Refused):
     code = "unknown_stream"
 
 
+def unknown_stream(name: str) -> UnknownStream:
+    return UnknownStream(f"there is no stream {name}", stream=name)
+
+
 class UnknownGroup(Refused):
     code = "unknown_group"
 

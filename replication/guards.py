@@ -73,10 +73,8 @@ class Watch:
         return Verdict.HOLDS
 
     def _first_in(self, batch: Batch) -> int | None:
-        for record in batch.records():
-            if record.offset >= self._checked_to and self._accepts(record):
-                return record.offset
-        return None
+        found = filter(self._accepts, batch.records_from(self._checked_to))
+        return next((record.offset for record in found), None)
 
     def is_broken_by(self, append: AppendBatch) -> bool:
         """Would it be, if that were taken?"""

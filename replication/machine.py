@@ -47,7 +47,7 @@ from .errors import (
     StreamImmutable,
     TooManyIndexes,
     UnknownIndex,
-    UnknownStream,
+    unknown_stream,
 )
 from .groups import GroupTable, commit_receipt
 from .indexes import INDEXES_MAX, IndexDefinition
@@ -119,7 +119,7 @@ class StateMachine:
     def _append(self, command: AppendBatch, index: int, term: int) -> Receipt | Refused:
         stream = self.streams.get(command.stream)
         if stream is None:
-            return _unknown(command.stream)
+            return unknown_stream(command.stream)
         repeat = self._find_repeat(stream, command)
         if isinstance(repeat, Refused):
             return repeat
@@ -212,7 +212,7 @@ class StateMachine:
     def _commit(self, command: CommitOffset, index: int, term: int) -> CommitReceipt | Refused:
         stream = self.streams.get(command.stream)
         if stream is None:
-            return _unknown(command.stream)
+            return unknown_stream(command.stream)
         self.groups.tick(command.timestamp)
         refusal = self.groups.refusal_of(command, stream.next_offset)
         return refusal or self.groups.commit(command, stream, index, term)
@@ -220,13 +220,13 @@ class StateMachine:
     def _acquire(self, command: AcquireLease, index: int, term: int) -> LeaseGrant | Refused:
         stream = self.streams.get(command.stream)
         if stream is None:
-            return _unknown(command.stream)
+            return unknown_stream(command.stream)
         self.groups.tick(command.timestamp)
         return self.groups.acquire(command, stream, index, term)
 
     def _release(self, command: ReleaseLease, index: int, term: int) -> Refused | None:
         if command.stream not in self.streams:
-            return _unknown(command.stream)
+            return unknown_stream(command.stream)
         self.groups.tick(command.timestamp)
         return self.groups.release(command)
 
@@ -254,7 +254,7 @@ class StateMachine:
     def _delete_stream(self, command: DeleteStream, index: int, term: int) -> Refused | None:
         stream = self.streams.get(command.name)
         if stream is None:
-            return _unknown(command.name)
+            return unknown_stream(command.name)
         if policy.is_immutable(stream.config):
             return StreamImmutable(f"stream {command.name} is immutable: it is never deleted")
         del self.streams[command.name]
@@ -271,7 +271,7 @@ class StateMachine:
     def _trim_stream(self, command: TrimStream, index: int, term: int) -> int | Refused:
         stream = self.streams.get(command.name)
         if stream is None or command.stream_id not in (None, stream.id):
-            return _unknown(command.name)
+            return unknown_stream(command.name)
         if policy.is_immutable(stream.config) and command.before > stream.log_start_offset:
             return StreamImmutable(f"stream {command.name} is immutable: it keeps its records")
         if command.before > stream.next_offset:
@@ -293,7 +293,7 @@ class StateMachine:
     def _alter_stream(self, command: AlterStream, index: int, term: int) -> StreamInfo | Refused:
         stream = self.streams.get(command.name)
         if stream is None:
-            return _unknown(command.name)
+            return unknown_stream(command.name)
         kept = policy.forbidden_change(stream.config, command.changes)
         if kept is not None:
             detail = f"stream {command.name} is immutable: {kept} stays"
@@ -310,7 +310,7 @@ class StateMachine:
         """
         stream = self.streams.get(command.name)
         if stream is None or command.stream_id != stream.id:
-            return _unknown(command.name)
+            return unknown_stream(command.name)
         if not policy.compacts(stream.config) or policy.is_immutable(stream.config):
             return False
         if command.run is not None:
@@ -338,7 +338,7 @@ class StateMachine:
         """The definition, and whether there was none of that name."""
         stream = self.streams.get(command.stream)
         if stream is None:
-            return _unknown(command.stream)
+            return unknown_stream(command.stream)
         known = stream.indexes.get(command.name)
         if known is not None and (known.kind, known.on) == (command.kind, command.on):
             return known, False
@@ -356,7 +356,7 @@ class StateMachine:
     def _drop_index(self, command: DropIndex, index: int, term: int) -> Refused | None:
         stream = self.streams.get(command.stream)
         if stream is None:
-            return _unknown(command.stream)
+            return unknown_stream(command.stream)
         if stream.indexes.pop(command.name, None) is None:
             return unknown_index(command.stream, command.name)
         self.index_changes += 1
@@ -399,10 +399,6 @@ class StateMachine:
         CreateIndex: _create_index,
         DropIndex: _drop_index,
     }
-
-
-def _unknown(name: str) -> UnknownStream:
-    return UnknownStream(f"there is no stream {name}", stream=name)
 
 
 def unknown_index(stream: str, name: str) -> UnknownIndex:

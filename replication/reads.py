@@ -22,8 +22,8 @@ from .errors import (
     OffsetTrimmed,
     ShuttingDown,
     UnknownIdempotencyKey,
-    UnknownStream,
     Unreadable,
+    unknown_stream,
 )
 from .indexer import Indexer
 from .machine import StateMachine, receipt
@@ -101,7 +101,7 @@ class LocalReads:
         self._check_synced()
         stream = self._machine.streams.get(name)
         if stream is None:
-            raise UnknownStream(f"there is no stream {name}", stream=name)
+            raise unknown_stream(name)
         return stream
 
     def idempotency_receipt(self, stream: str, key: str) -> Receipt:
@@ -303,7 +303,7 @@ class LocalReads:
                             return record.offset
                 offset = batch.next_offset
             if not batches:
-                raise UnknownStream(f"there is no stream {name}", stream=name)
+                raise unknown_stream(name)
         return offset
 
     async def _time_hint(self, stream: Stream, timestamp_ms: int) -> int:

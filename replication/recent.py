@@ -7,11 +7,10 @@ has the room that is left, and half of the budget if it is wanted.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import deque
 
 from ..storage.batch import Batch
-from .stretches import Stretches
+from .stretches import Stretches, from_offset
 
 
 class Recent:
@@ -99,17 +98,11 @@ class Recent:
         batches = self._streams.get(stream_id)
         if not batches or offset < batches[0].base_offset:
             return None
-        place = bisect_right(batches, offset, key=_base_offset) - 1
         found: list[Batch] = []
         size = 0
-        for at in range(place, len(batches)):
-            batch = batches[at]
+        for batch in from_offset(batches, offset):
             size += batch.size
             if found and size > bytes_max:
                 break
             found.append(batch)
         return found
-
-
-def _base_offset(batch: Batch) -> int:
-    return batch.base_offset

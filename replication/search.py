@@ -23,7 +23,7 @@ from typing import Final, TypeVar
 from ..storage.index_values import Find, encode
 from ..storage.record import StoredRecord
 from ..storage.value_index import BadIndex, Found, Hit
-from .errors import NotReady, OffsetTrimmed, UnknownStream
+from .errors import NotReady, OffsetTrimmed, unknown_stream
 from .filter_content import FilterContent
 from .index_contents import TreeContent
 from .index_files import IndexFiles
@@ -293,7 +293,7 @@ class Search:
         except OffsetTrimmed:
             return Part([], max(start + 1, self.stream.log_start_offset))
         if not batches:
-            raise UnknownStream(f"there is no stream {self.stream.name}", stream=self.stream.name)
+            raise unknown_stream(self.stream.name)
         size = sum(batch.size for batch in batches)
         self._left_bytes -= size
         job = partial(matches, batches, range(start, end), self._find, self._terms)

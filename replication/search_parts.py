@@ -12,7 +12,7 @@ from ..storage.errors import CorruptBatch
 from ..storage.index_values import Find
 from ..storage.record import StoredRecord
 from ..storage.value_index import Hit
-from .errors import OffsetTrimmed, UnknownStream
+from .errors import OffsetTrimmed, unknown_stream
 from .search_terms import Terms
 from .stream import Stream
 
@@ -106,7 +106,7 @@ class Fetched:
                 continue
             if not batches:
                 name = self._stream.name
-                raise UnknownStream(f"there is no stream {name}", stream=name)
+                raise unknown_stream(name)
             batch = batches[0]
             self.bytes_left -= batch.size
             wanted = {offset for offset in offsets if offset < batch.next_offset}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right, insort
 from collections import OrderedDict, defaultdict
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from ..storage.batch import Batch
@@ -45,9 +46,7 @@ class Stretches:
         while room > 0 and (place := self._covering(stream_id, offset)) is not None:
             self._stretches.move_to_end(place)
             batches = self._stretches[place].batches
-            first = bisect_right(batches, offset, key=_base_offset) - 1
-            for number in range(first, len(batches)):
-                batch = batches[number]
+            for batch in from_offset(batches, offset):
                 room -= batch.size
                 if room < 0 and found:
                     return found
@@ -80,5 +79,8 @@ class Stretches:
                 del self._offsets[place[0]]
 
 
-def _base_offset(batch: Batch) -> int:
-    return batch.base_offset
+def from_offset(batches: Sequence[Batch], offset: int) -> Iterator[Batch]:
+    """Yield the batch that holds `offset`, and those behind it."""
+    first = bisect_right(batches, offset, key=lambda batch: batch.base_offset) - 1
+    for number in range(first, len(batches)):
+        yield batches[number]

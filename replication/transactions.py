@@ -15,7 +15,7 @@ import msgspec
 
 from .commands import AppendBatch, Transact
 from .dedupe import Appended, ProducerTable
-from .errors import IdempotencyConflict, OutOfOrderSequence, Refused, UnknownStream
+from .errors import IdempotencyConflict, OutOfOrderSequence, Refused, unknown_stream
 from .groups import GroupTable
 from .stream import Stream
 
@@ -116,7 +116,7 @@ class Trial:
         for at, commit in enumerate(command.commits):
             stream = self._streams.get(commit.stream)
             if stream is None:
-                return blame(_unknown(commit.stream), "commits", at)
+                return blame(unknown_stream(commit.stream), "commits", at)
             refusal = self._groups.refusal_of(commit, self._next_offset(stream))
             if refusal is not None:
                 return blame(refusal, "commits", at)
@@ -128,7 +128,7 @@ class Trial:
     def _append(self, append: AppendBatch) -> Refused | None:
         stream = self._streams.get(append.stream)
         if stream is None:
-            return _unknown(append.stream)
+            return unknown_stream(append.stream)
         refusal = self._sequence(append, stream)
         next_offset = self._next_offset(stream)
         refusal = refusal or stream.refusal_of(append, next_offset)
@@ -155,10 +155,6 @@ class Trial:
                 f"sequence {sequence} was appended before", first_offset=repeat.first_offset
             )
         return repeat
-
-
-def _unknown(stream: str) -> UnknownStream:
-    return UnknownStream(f"there is no stream {stream}", stream=stream)
 
 
 def blame(refusal: Refused, part: str, at: int) -> Refused:

@@ -252,7 +252,7 @@ def build_append(
 
     Raises Problem `record_too_large`, `batch_too_large`.
     """
-    largest = _check_sizes(records, record_bytes_limit)
+    largest = sent_batch.largest_size(list(map(record_size, records)), record_bytes_limit)
     encoded = encode_records(records)
     if len(encoded) > ENCODED_BYTES_MAX:
         raise Problem(
@@ -288,19 +288,6 @@ def _conditions(condition: Condition) -> Iterator[NoRecord]:
         yield NoRecord(key or b"", unchanged.since)
     if no_match is not UNSET:
         yield NoRecord(no_match.eq.encode(), no_match.after, no_match.index)
-
-
-def _check_sizes(records: Sequence[Record], limit: int) -> int:
-    """Return the size of the largest record."""
-    sizes = [record_size(record) for record in records]
-    largest = max(sizes)
-    if largest > limit:
-        raise Problem(
-            "record_too_large",
-            f"records[{sizes.index(largest)}] has {largest} bytes of key, value and headers",
-            limit_bytes=limit,
-        )
-    return largest
 
 
 def record_bytes_limit(context: Context, stream: str) -> int:

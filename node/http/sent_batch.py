@@ -159,7 +159,7 @@ def contents_of(batch: Batch, bytes_max: int, record_bytes_limit: int) -> Conten
     if encode_rows(rows) != plain:
         raise invalid("body", "these records are written in another way when they are packed")
     return Contents(
-        _largest(rows, record_bytes_limit),
+        largest_size(list(map(row_size, rows)), record_bytes_limit),
         _newest(rows, batch.max_timestamp),
         body_digest(plain),
         sum(row[0] is None for row in rows),
@@ -181,9 +181,8 @@ def _check_length(batch: Batch, plain: bytes) -> None:
         raise invalid("count", f"says {batch.count}; the body holds {count} records")
 
 
-def _largest(rows: list[Row], limit: int) -> int:
-    """Return the size of the largest record."""
-    sizes = list(map(row_size, rows))
+def largest_size(sizes: list[int], limit: int) -> int:
+    """Return the size of the largest record. Raises Problem `record_too_large`."""
     largest = max(sizes)
     if largest > limit:
         raise Problem(

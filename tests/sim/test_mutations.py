@@ -9,17 +9,7 @@ from __future__ import annotations
 
 import pytest
 
-from support.mutations import (  # noqa: F401
-    compaction,
-    conditions,
-    damage,
-    folders,
-    groups,
-    indexes,
-    log,
-    members,
-    snapshots,
-)
+from support.mutations import every  # noqa: F401
 from support.mutations.registry import MUTATIONS, SEEDS, play
 
 

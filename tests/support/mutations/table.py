@@ -8,17 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
-from support.mutations import (  # noqa: F401
-    compaction,
-    conditions,
-    damage,
-    folders,
-    groups,
-    indexes,
-    log,
-    members,
-    snapshots,
-)
+from support.mutations import every  # noqa: F401
 from support.mutations.registry import MUTATIONS, SEEDS, Mutation, play
 
 TESTS = Path(__file__).parents[2] / "sim"
