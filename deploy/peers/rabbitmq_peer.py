@@ -9,16 +9,14 @@ import shutil
 import subprocess
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
-from pathlib import Path
 from typing import Any
 
 import pika
 from pika.adapters.asyncio_connection import AsyncioConnection
-from processes import free_ports
 
 from cute_logger.node.cli.bench.target import Sender
 
-from .common import Processes, batches, worker_of
+from .common import ThreeNodes, batches, worker_of
 
 logging.getLogger("pika").setLevel(logging.CRITICAL)
 
@@ -43,36 +41,19 @@ def why_not() -> str | None:
     return None
 
 
-class System:
+class System(ThreeNodes):
     name = "RabbitMQ quorum queue"
     version = "3.10"
     durability = "fsync on a majority"
     worker: Sequence[str] = worker_of("rabbitmq")
+    ports_count = 7
 
-    def __init__(self) -> None:
-        self._processes = Processes()
-        self._ports: list[int] = []
-        self._folder = Path()
-        self._killed: int | None = None
-
-    @property
-    def servers(self) -> list[str]:
-        return [f"127.0.0.1:{port}" for port in self._ports[:3]]
-
-    @property
-    def pids(self) -> list[int]:
-        return self._processes.pids()
-
-    async def start(self, folder: Path) -> None:
-        self._ports = free_ports(7)
-        self._folder = folder
-        cookie = folder / ".erlang.cookie"
+    def _prepare(self) -> None:
+        cookie = self._folder / ".erlang.cookie"
         cookie.write_text("bench")
         cookie.chmod(0o400)
-        (folder / "plugins").write_text("[].\n")
-        self._processes.start("epmd", ["epmd"], folder / "epmd.log", self._variables())
-        for i in range(3):
-            self._start_node(i)
+        (self._folder / "plugins").write_text("[].\n")
+        self._processes.start("epmd", ["epmd"], self._folder / "epmd.log", self._variables())
 
     def _node(self, i: int) -> str:
         return f"bench{self._ports[i]}@localhost"
@@ -118,8 +99,7 @@ class System:
     async def kill_leader(self) -> None:
         told = await self._control(0, "--quiet", "list_queues", "name", "leader")
         leader = next(line.split("\t")[1] for line in told.splitlines() if "failover" in line)
-        self._killed = [self._node(i) for i in range(3)].index(leader.strip())
-        await self._processes.kill(f"n{self._killed}")
+        await self._kill([self._node(i) for i in range(3)].index(leader.strip()))
 
     async def heal(self) -> None:
         if self._killed is not None:
@@ -127,10 +107,7 @@ class System:
             await asyncio.sleep(1)
             await self._control(self._killed, "await_startup")
             self._killed = None
-        await asyncio.sleep(5)
-
-    async def stop(self) -> None:
-        await self._processes.stop()
+        await super().heal()
 
 
 class Target:

@@ -8,16 +8,14 @@ import os
 import shutil
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager
-from pathlib import Path
 from typing import Any
 
 from kazoo.client import KazooClient
 from kazoo.handlers.threading import SequentialThreadingHandler
-from processes import free_ports
 
 from cute_logger.node.cli.bench.target import Sender
 
-from .common import Processes, batches, values_in, worker_of
+from .common import ThreeNodes, batches, values_in, worker_of
 
 logging.getLogger("kazoo").setLevel(logging.CRITICAL)
 
@@ -48,42 +46,22 @@ def why_not() -> str | None:
     return None if shutil.which("java") else "java is not there: apt-get install default-jre"
 
 
-class System:
+class System(ThreeNodes):
     name = "ZooKeeper"
     version = "3.8"
     durability = "fsync on a majority"
     worker: Sequence[str] = worker_of("zookeeper")
-
-    def __init__(self) -> None:
-        self._processes = Processes()
-        self._ports: list[int] = []
-        self._folder = Path()
-        self._killed: int | None = None
-
-    @property
-    def servers(self) -> list[str]:
-        return [f"127.0.0.1:{port}" for port in self._ports[:3]]
-
-    @property
-    def pids(self) -> list[int]:
-        return self._processes.pids()
-
-    async def start(self, folder: Path) -> None:
-        self._ports = free_ports(9)
-        self._folder = folder
-        for i in range(3):
-            data = folder / f"n{i}"
-            data.mkdir()
-            (data / "myid").write_text(f"{i + 1}\n")
-            servers = "\n".join(
-                f"server.{j + 1}=127.0.0.1:{self._ports[3 + j]}:{self._ports[6 + j]}"
-                for j in range(3)
-            )
-            config = CONFIG.format(folder=data, port=self._ports[i], servers=servers)
-            (folder / f"n{i}.cfg").write_text(config)
-            self._start_node(i)
+    ports_count = 9
 
     def _start_node(self, i: int) -> None:
+        data = self._folder / f"n{i}"
+        data.mkdir(exist_ok=True)
+        (data / "myid").write_text(f"{i + 1}\n")
+        servers = "\n".join(
+            f"server.{j + 1}=127.0.0.1:{self._ports[3 + j]}:{self._ports[6 + j]}" for j in range(3)
+        )
+        config = CONFIG.format(folder=data, port=self._ports[i], servers=servers)
+        (self._folder / f"n{i}.cfg").write_text(config)
         main = "org.apache.zookeeper.server.quorum.QuorumPeerMain"
         command = ["java", "-cp", JAR, "-Xmx2g", main, str(self._folder / f"n{i}.cfg")]
         self._processes.start(f"n{i}", command, self._folder / f"n{i}.log")
@@ -98,19 +76,9 @@ class System:
             told = await reader.read()
             writer.close()
             if b"Mode: leader" in told:
-                self._killed = i
-                await self._processes.kill(f"n{i}")
+                await self._kill(i)
                 return
         raise RuntimeError("no ZooKeeper node leads")
-
-    async def heal(self) -> None:
-        if self._killed is not None:
-            self._start_node(self._killed)
-            self._killed = None
-        await asyncio.sleep(5)
-
-    async def stop(self) -> None:
-        await self._processes.stop()
 
 
 class Target:
