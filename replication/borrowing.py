@@ -62,7 +62,7 @@ class Borrowing:
         self._ask_anew()
 
     def poll(self, now: float) -> None:
-        """Called every turn."""
+        """Called now and then."""
         if self._asked_at is not None and now - self._asked_at > ANSWER_S:
             self._turn_to_next()
 

@@ -34,7 +34,7 @@ class Capacity:
         self._look_at = float("-inf")
 
     def poll(self) -> None:
-        """Called every turn: look at the disk when it is time."""
+        """Called now and then: look at the disk when it is time."""
         if not self._looking and upstream.now() >= self._look_at:
             self._looking = True
             spent = self._spent_bytes

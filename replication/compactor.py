@@ -91,7 +91,7 @@ class Compactor:
         self._borrowing = Borrowing(jobs, core, stream_files, post, self._borrowed)
 
     def poll(self, now: float, *, is_serving: bool, is_fetching: bool) -> None:
-        """Called every turn. `is_serving`: another node fetches a snapshot from here, whose
+        """Called now and then. `is_serving`: another node fetches a snapshot from here, whose
         segments shall stay. `is_fetching`: this node fetches one, and counts on what it has.
         """
         self._borrowing.poll(now)

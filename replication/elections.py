@@ -220,10 +220,13 @@ class Elections(SyncObj):  # type: ignore[misc]
             self._pre_vote = None
             self._deadline = min(self._deadline, now() + self._head_start())
 
-    def still_receiving(self, peer: str) -> None:
-        """Part of a message of `peer` arrived: as good as a heartbeat if it leads."""
+    def still_receiving(self, peer: str) -> bool:
+        """Part of a message of `peer` arrived: as good as a heartbeat if it leads. False: no tick
+        is due for it.
+        """
         if self._state == FOLLOWER and self._leader == self._node(peer):
             self._deadline = max(self._deadline, now() + self.timing.election_timeout_s_min)
+        return False
 
     # ---- votes
 
@@ -356,7 +359,7 @@ class Elections(SyncObj):  # type: ignore[misc]
     def _SyncObj__loadDumpFile(self, clearJournal: bool) -> None:  # noqa: N802, N803
         raise Fatal("pysyncobj's snapshots must not be loaded")
 
-    _HANDLERS: dict[type, Callable[..., None]] = {  # noqa: RUF012
+    _HANDLERS: dict[type, Callable[..., bool | None]] = {  # noqa: RUF012
         VoteRequest: _on_vote_request,
         Vote: _on_vote,
         PreVoteRequest: _on_pre_vote_request,

@@ -4,12 +4,14 @@ One turn of the event loop is one turn here, however many messages and requests 
 
     waiting commands → one entry → core tick: send, count, apply
                                      ├→ one fsync of all that was written
-                                     ├→ applied batches to the streams' files
-                                     └→ cold reads somebody waits for
+                                     ├→ cold reads somebody waits for
+                                     └→ now and then: files, snapshots, repairs, compaction, indexes
 
 An fsync under way is the pause in which the next entry fills. When it ends the core counts it, the
-gate opens up to there, and the next turn begins. Anything unexpected in here is fatal to the node:
-`on_failure` is told once and nothing runs after it.
+gate opens up to there, and the next turn begins. A turn costs as much as a small append, so there
+is none for what changes nothing: a reply to what is committed already, a piece of a message.
+Anything unexpected in here is fatal to the node: `on_failure` is told once and nothing runs after
+it.
 """
 
 from __future__ import annotations
@@ -60,6 +62,8 @@ from .stream_files import StreamFiles
 logger = logging.getLogger(__name__)
 
 LOAD_BYTES = 1 << 20
+BACKGROUND_S = 0.005
+"""What nobody waits for is looked at so often, and whenever something of it has ended."""
 VOUCH_S = 0.05
 """With nothing more to write for so long, the log's end is called durable in the log itself."""
 RELIEVE_S = 3.0
@@ -103,7 +107,8 @@ class Engine:
         self._on_applied = on_applied
         self._on_members = on_members
         self._on_outdated = on_outdated
-        self._jobs = Jobs(runtime, self._guard)
+        self._jobs = Jobs(runtime, self._guard_background)
+        self._background_at = float("-inf")
         self._barrier = ReadBarrier(core, gate, runtime.token())
         self.capacity = Capacity(files, folder.path, limits.disk_reserve_bytes, self._jobs)
         self._relieve_at = 0.0
@@ -125,7 +130,7 @@ class Engine:
             limits=limits,
             measures=measures,
             post=gate.post,
-            wake=self.pump,
+            wake=self._wake_background,
             checkpoint_scrub=CheckpointScrub(files, folder.path, measures, self.persistence.renew),
         )
         self.compactor = Compactor(
@@ -139,7 +144,7 @@ class Engine:
             post=gate.post,
             propose=self._propose_later,
             wall_ms=runtime.wall_ms,
-            wake=self.pump,
+            wake=self._wake_background,
         )
         self.indexer = Indexer(
             jobs=self._jobs,
@@ -193,13 +198,13 @@ class Engine:
         elif isinstance(message, ReadIndexReply):
             self._guard(self._barrier.on_reply, message)
         elif isinstance(message, SnapshotRead):
-            self._guard(self.snapshots.on_read, peer, message)
+            self._guard_background(self.snapshots.on_read, peer, message)
         elif isinstance(message, SnapshotData):
-            self._guard(self.snapshots.on_data, peer, message)
+            self._guard_background(self.snapshots.on_data, peer, message)
         elif isinstance(message, RepairRead):
-            self._guard(self.repairs.on_read, peer, message)
+            self._guard_background(self.repairs.on_read, peer, message)
         elif isinstance(message, RepairData):
-            self._guard(self._on_copy, peer, message)
+            self._guard_background(self._on_copy, peer, message)
         else:
             self._guard(self.core.receive, peer, message)
 
@@ -246,14 +251,24 @@ class Engine:
     # ---- the turn
 
     def _guard(self, step: Callable[..., Any], *args: Any) -> None:
+        """Take one step. A turn follows, unless it returns False."""
         if self.stopped:
             return
         try:
-            step(*args)
+            is_turn_due = step(*args) is not False
         except BaseException as error:
             self._fail(error)
         else:
-            self.pump()
+            if is_turn_due:
+                self.pump()
+
+    def _guard_background(self, step: Callable[..., None], *args: Any) -> None:
+        self._background_at = float("-inf")
+        self._guard(step, *args)
+
+    def _wake_background(self) -> None:
+        self._background_at = float("-inf")
+        self.pump()
 
     def _fail(self, error: BaseException) -> None:
         if not self.stopped:
@@ -274,19 +289,13 @@ class Engine:
         self._propose()
         self._barrier.poll()
         self.core.doTick(0.0)
-        self._vouch()
+        now = upstream.now()
+        self._vouch(now)
         self._flush()
-        self._watch_disk()
         self._load()
-        self.snapshots.poll()
-        self.repairs.poll()
-        self.compactor.poll(
-            upstream.now(),
-            is_serving=self.snapshots.pinned_index is not None,
-            is_fetching=self.snapshots.fetching_index is not None,
-        )
-        self.indexer.poll(upstream.now(), is_synced=self.core.synced)
-        self.persistence.poll(self.snapshots.pinned_index, is_synced=self.core.synced)
+        if now >= min(self._background_at, self.persistence.write_at):
+            self._background_at = now + BACKGROUND_S
+            self._poll_background(now)
         if self.core.members.changes != self._announced_members:
             self._announced_members = self.core.members.changes
             self._on_members()
@@ -300,9 +309,22 @@ class Engine:
             self.pump()
         self._arm()
 
+    def _poll_background(self, now: float) -> None:
+        core, snapshots = self.core, self.snapshots
+        self._watch_disk(now)
+        snapshots.poll()
+        self.repairs.poll()
+        self.compactor.poll(
+            now,
+            is_serving=snapshots.pinned_index is not None,
+            is_fetching=snapshots.fetching_index is not None,
+        )
+        self.indexer.poll(now, is_synced=core.synced)
+        self.persistence.poll(snapshots.pinned_index, is_synced=core.synced)
+
     def _arm(self) -> None:
         """Have a turn when the core wants one, if no timer is set for before that."""
-        wake = self.core.next_wake()
+        wake = min(self.core.next_wake(), self.persistence.write_at)
         if not self._flushing:
             wake = min(wake, self._vouch_at)
         if wake < self._armed_for:
@@ -363,16 +385,18 @@ class Engine:
         if flush is not None:
             self._flushing = True
             self.capacity.spend(flush.size_bytes)
-            self._jobs.run(Lane.WAL, flush.run, partial(self._flushed, flush))
+            flushed = partial(self._guard, self._flushed, flush)
+            self._runtime.run(Lane.WAL, flush.run, flushed)
 
-    def _vouch(self) -> None:
+    def _vouch(self, now: float) -> None:
         """A log that rests says that its end is durable: see `Wal.vouch`."""
-        if not self._flushing and upstream.now() >= self._vouch_at:
+        if not self._flushing and now >= self._vouch_at:
             self._vouch_at = float("inf")
             self._journal.wal.vouch()
             self._vouched_lsn = self._journal.position
 
-    def _flushed(self, flush: Flush, done: Future[None]) -> None:
+    def _flushed(self, flush: Flush, done: Future[None]) -> bool:
+        """Count what is durable now. False: nothing waited for it but what the gate held."""
         self._flushing = False
         done.result()
         if flush.lsn > self._vouched_lsn:
@@ -382,6 +406,8 @@ class Engine:
         self._measures.flushed_bytes += flush.size_bytes
         self.core.on_durable()
         self._gate.release()
+        self._arm()
+        return bool(self.coalescer) or self._journal.wal.has_changes or self.core.has_work()
 
     def _load(self) -> None:
         """Fetch entries that are no longer in memory, for a lagging follower or for apply after a
@@ -420,13 +446,12 @@ class Engine:
         """May appends be taken?"""
         return self.core.majority_has_room() and not self.capacity.is_short(self.waiting_bytes())
 
-    def _watch_disk(self) -> None:
+    def _watch_disk(self, now: float) -> None:
         """Tell the core how much room there is; a leader whose disk alone is short gives way."""
         core = self.core
         self.capacity.poll()
         core.disk_is_short = self.capacity.is_short()
         core.disk_is_full = self.capacity.is_full()
-        now = upstream.now()
         alone = core.is_leader() and core.disk_is_short and core.majority_has_room()
         if not alone:
             self._relieve_at = now + RELIEVE_S

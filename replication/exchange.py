@@ -57,7 +57,7 @@ class SnapshotExchange:
         return self._catchup.index
 
     def poll(self) -> None:
-        """Called every turn."""
+        """Called now and then."""
         core, source, catchup = self._core, self._source, self._catchup
         if core.needs_snapshot:
             core.needs_snapshot = False

@@ -16,7 +16,7 @@ from .elections import Elections, Fatal
 from .gate import Gate
 from .journal import RaftJournal
 from .members import Config, Members, decode_config
-from .messages import Alive, AppendEntries, AppendReply, SnapshotOffer
+from .messages import Alive, AppendEntries, AppendReply, CommitNotice, SnapshotOffer
 from .upstream import COMMAND, FOLLOWER, MEMBERS, now
 
 logger = logging.getLogger(__name__)
@@ -104,6 +104,19 @@ class Following(Elections):
         self._agreed = (message.term, max(verified, self._agreed_index()))
         self._note_synced(message, verified)
         self._reply(node, message, verified + 1, success=True)
+
+    def _on_commit_notice(self, node: Node, notice: CommitNotice) -> bool:
+        """Commit up to an entry that is here as the leader has it; else the next heartbeat tells.
+        True if there is something to apply.
+        """
+        if notice.term != self._term or node != self._leader:
+            return False
+        index, journal = notice.commit_index, self.journal
+        is_here = journal.base_index <= index <= journal.last_index
+        if index <= self._commit or not is_here or journal.term_at(index) != notice.commit_term:
+            return False
+        self._commit = self._leader_commit = index
+        return True
 
     def _agreed_index(self) -> int:
         """Up to here this node knows its log to be the leader's."""
@@ -194,6 +207,10 @@ class Following(Elections):
 
     # ---- applying
 
+    def has_work(self) -> bool:
+        """Is there something to apply now?"""
+        return self._applied < min(self._commit, self.journal.durable_index)
+
     def _SyncObj__getEntries(  # noqa: N802
         self,
         fromIDx: int,  # noqa: N803
@@ -232,5 +249,6 @@ class Following(Elections):
 
     _HANDLERS = Elections._HANDLERS | {
         AppendEntries: _on_append,
+        CommitNotice: _on_commit_notice,
         SnapshotOffer: _on_snapshot_offer,
     }

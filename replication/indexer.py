@@ -121,7 +121,7 @@ class Indexer:
     # ---- the work
 
     def poll(self, now: float, *, is_synced: bool) -> None:
-        """Called every turn. `is_synced`: this node has applied what was committed before it
+        """Called now and then. `is_synced`: this node has applied what was committed before it
         started, so that what it does not know is not there any more.
         """
         if self._is_busy or now < self._look_at or not is_synced:

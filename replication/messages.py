@@ -25,7 +25,7 @@ from .config import Port
 
 FRAME_BYTES_MAX = 64 << 20
 FRAME_HEAD = struct.Struct("<IQ")
-PROTOCOL = 2
+PROTOCOL = 3
 
 
 class BadFrame(Exception):
@@ -80,6 +80,18 @@ class AppendReply(msgspec.Struct, frozen=True, array_like=True, tag=2):
     """The follower's disk has little room left …"""
     is_full: bool = False
     """… or none: it takes no entries."""
+
+
+class CommitNotice(msgspec.Struct, frozen=True, array_like=True, tag=17):
+    """What the leader has committed, when it has nothing else to send. Nobody answers it.
+
+    `commit_term` is the term of entry `commit_index`: who has that entry with that term has all
+    before it, too (Raft's log matching property).
+    """
+
+    term: Number
+    commit_index: Number
+    commit_term: Number
 
 
 class Alive(msgspec.Struct, frozen=True, array_like=True, tag=16):
@@ -193,6 +205,7 @@ Message: TypeAlias = (
     Hello
     | AppendEntries
     | AppendReply
+    | CommitNotice
     | Alive
     | VoteRequest
     | Vote
@@ -229,6 +242,6 @@ def decode_message(body: memoryview, digest: int) -> Message:
     if xxhash.xxh3_64_intdigest(body) != digest:
         raise BadFrame("the digest does not match")
     try:
-        return cast("Message", _decoder.decode(body))
+        return _decoder.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BadFrame(str(error)) from None

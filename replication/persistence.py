@@ -29,6 +29,10 @@ from .unwritten import Unwritten
 
 logger = logging.getLogger(__name__)
 
+WRITE_BYTES = 256 * 1024
+WRITE_DELAY_S = 0.02
+"""Applied batches are written together when there are so many bytes of them, or the first one has
+waited so long: until then they are served from memory, and the write-ahead log has them."""
 CHECKPOINT_AGAIN_S = 5.0
 """After one that found no room."""
 
@@ -57,6 +61,8 @@ class Persistence:
         self._is_cluster_id_kept = folder.cluster_id is not None
         self._is_repaired = not folder.is_repairing
         self._writing = False
+        self.write_at = float("inf")
+        """When what was applied has waited long enough for its files."""
         self._checkpointing = False
         self._checkpoint_began = 0.0
         self._checkpoint_at = upstream.now() + limits.checkpoint_s
@@ -66,12 +72,12 @@ class Persistence:
         self._pinned_index: int | None = None
 
     def poll(self, pinned_index: int | None, *, is_synced: bool) -> None:
-        """Called every turn. `pinned_index`: what a snapshot somebody fetches covers. `is_synced`:
-        this node has applied what was committed before it started.
+        """Called now and then. `pinned_index`: what a snapshot covers that somebody fetches.
+        `is_synced`: this node has applied what was committed before it started.
         """
         self._pinned_index = pinned_index
-        if not self._writing and (self._machine.unwritten or self._machine.created):
-            self._write_now()
+        if not self._writing:
+            self._write_if_due()
         self._keep_cluster_id()
         if not self._is_repaired and is_synced and self._is_counted_on():
             self._is_repaired = True
@@ -94,9 +100,18 @@ class Persistence:
 
     # ---- the streams' files
 
+    def _write_if_due(self) -> None:
+        machine, now = self._machine, upstream.now()
+        if not (machine.unwritten or machine.created):
+            return
+        if self.write_at == float("inf"):
+            self.write_at = now + WRITE_DELAY_S
+        if machine.created or machine.unwritten_bytes >= WRITE_BYTES or now >= self.write_at:
+            self._write_now()
+
     def _write_now(self) -> None:
         """One job at a time, so that a busy node writes large pieces."""
-        self._writing = True
+        self._writing, self.write_at = True, float("inf")
         created, self._machine.created = self._machine.created, []
         taken = self._machine.take_unwritten()
         compacting = {stream_id for stream_id, _ in self._machine.compactions}

@@ -38,13 +38,14 @@ from .messages import (
     Alive,
     AppendEntries,
     AppendReply,
+    CommitNotice,
     Message,
     SnapshotOffer,
     pack_entries,
 )
 from .progress import HandOver, Progress, SnapshotMark
 from .read_gate import ReadGate
-from .upstream import COMMAND, MEMBERS, now
+from .upstream import CANDIDATE, COMMAND, MEMBERS, now
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ WINDOW_BYTES = 8 << 20
 CAUGHT_UP_BYTES = 256 << 10
 """A learner that lacks no more than this may become a voter."""
 COMMIT_NOTICE_S = 0.001
-"""With nothing else to send, followers learn a new commit index this much later."""
+"""With nothing else to send, followers learn a new commit index this much later (CommitNotice)."""
 
 
 class Proposal(Protocol):
@@ -153,11 +154,10 @@ class RaftCore(Following):
 
     # ---- messages
 
-    def receive(self, peer: str, message: Message) -> None:
-        """Take one message from a peer the transport vouches for."""
+    def receive(self, peer: str, message: Message) -> bool:
+        """Take one message from a peer the transport vouches for. False: no tick is due for it."""
         handler = self._HANDLERS.get(type(message))
-        if handler is not None:
-            handler(self, self._node(peer), message)
+        return handler is not None and handler(self, self._node(peer), message) is not False
 
     def connected(self, peer: str) -> None:
         """A connection to `peer` is open: whatever was under way on an older one is lost."""
@@ -266,13 +266,13 @@ class RaftCore(Following):
 
     # ---- leading
 
-    def _on_append_reply(self, node: Node, reply: AppendReply) -> None:
+    def _on_append_reply(self, node: Node, reply: AppendReply) -> bool:
         if reply.term > self._term:
             self._step_down(reply.term)
-            return
+            return True
         progress = self._progress.get(node)
         if not self.is_leader() or progress is None or reply.term != self._term:
-            return
+            return False
         self._responded[node] = now()
         progress.sequence = max(progress.sequence, reply.sequence)
         was_full, progress.is_full = progress.is_full, reply.is_full
@@ -288,10 +288,27 @@ class RaftCore(Following):
             self._rewind(node, progress, reply)
         if self._reads:
             self._kick = True
+        return self.has_work()
 
-    def _on_alive(self, node: Node, message: Alive) -> None:
+    def _on_alive(self, node: Node, message: Alive) -> bool:
         if self.is_leader() and node in self._progress and message.term == self._term:
             self._responded[node] = now()
+        return False
+
+    def has_work(self) -> bool:
+        """Would a tick do something now, not only when its time has come?"""
+        if super().has_work() or self._kick or self._handing_over is not None:
+            return True
+        if not self.is_leader():
+            return False
+        # Whoever is no member yet, or not as it shall be, is looked at in every tick.
+        return self._may_commit() or len(self._seated) < len(self._progress)
+
+    def _may_commit(self) -> bool:
+        """Does anybody count for more than what is committed?"""
+        if not self._others:
+            return self._commit < self.journal.durable_index
+        return self._commit < max(self._match.values(), default=0)
 
     def majority_has_room(self) -> bool:
         """Could an append be stored by a majority without anybody's reserve?"""
@@ -396,7 +413,8 @@ class RaftCore(Following):
 
     def _onTick(self, timeToWait: float = 0.0) -> None:  # noqa: N802, N803
         committed = self._commit
-        super()._onTick(0.0)
+        if self._is_stock_tick_due():
+            super()._onTick(0.0)
         if not self.is_leader():
             return
         if self._noop_index is not None and self._applied >= self._noop_index:
@@ -409,18 +427,33 @@ class RaftCore(Following):
         if self._handing_over is not None:
             self._hand_over_when_ready(self._handing_over)
 
+    def _is_stock_tick_due(self) -> bool:
+        """Stock code counts votes, commits and the living, applies, and looks at its timers; most
+        turns of the loop have nothing of that for it.
+        """
+        if super().has_work():
+            return True
+        if self.is_leader():
+            return now() > self._next_heartbeat or self._may_commit()
+        return self._state == CANDIDATE or now() > self._deadline
+
     def _replicate_new(self) -> None:
         round_needed = self._reads.start_round(self._sequence)
-        notice = self._notice_at is not None and now() >= self._notice_at
-        if not (self._kick or round_needed or notice):
-            return
-        self._kick = False
-        commit = min(self._commit, self.journal.durable_index)
-        for node, progress in self._progress.items():
-            behind = notice and progress.told_commit < commit
-            self._replicate(node, heartbeat=round_needed or behind)
-        if notice:
+        if self._kick or round_needed:
+            self._kick = False
+            for node in self._progress:
+                self._replicate(node, heartbeat=round_needed)
+        if self._notice_at is not None and now() >= self._notice_at:
             self._notice_at = None
+            self._tell_commit()
+
+    def _tell_commit(self) -> None:
+        commit = min(self._commit, self.journal.durable_index)
+        notice = CommitNotice(self._term, commit, self.journal.term_at(commit))
+        for node, progress in self._progress.items():
+            if progress.told_commit < commit and node in self._connected:
+                progress.told_commit = commit
+                self.gate.post(node.id, notice)
 
     def _echoed(self, sequence: int) -> int:
         """Count the nodes, this one included, that answered a message after `sequence`."""

@@ -182,7 +182,7 @@ class Repairs:
         ]
 
     def poll(self) -> None:
-        """Called every turn."""
+        """Called now and then."""
         now = upstream.now()
         self._scrub.poll(now)
         if self._current is None:

@@ -69,7 +69,7 @@ class Scrub:
         self._waits_until = 0.0
 
     def poll(self, now: float) -> None:
-        """Called every turn."""
+        """Called now and then."""
         if self._is_reading or not self._limits.scrub_bytes_per_s:
             return
         if self._next_at is None:

@@ -99,7 +99,7 @@ class SnapshotSource:
             self._on_damaged()
 
     def poll(self) -> None:
-        """Called every turn: give up what nobody reads."""
+        """Called now and then: give up what nobody reads."""
         if self.pinned is not None and upstream.now() - self._read_at > IDLE_S:
             self.release()
 

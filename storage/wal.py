@@ -248,6 +248,11 @@ class Wal:
 
     # Flushing
 
+    @property
+    def has_changes(self) -> bool:
+        """Does something wait for the next flush?"""
+        return bool(self._changes)
+
     def begin_flush(self) -> Flush | None:
         """Take the buffer out; None if it is empty or another flush has not ended.
 

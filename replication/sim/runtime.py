@@ -10,13 +10,12 @@ from functools import partial
 from random import Random
 from typing import Any, Protocol, TypeVar
 
-from ..runtime import Lane
+from ..runtime import Done, Lane
 from .clock import NodeClock
 from .disk import SimDisk, Stopped
 from .scheduler import Scheduler, Step
 
 T = TypeVar("T")
-_UNSET: Any = object()
 
 TIMER_LATE_S = 0.001
 """Timers fire up to this much late."""
@@ -35,29 +34,6 @@ class Host(Protocol):
 
     def job_failed(self, error: BaseException) -> None:
         """The loop has been told that a job raised this."""
-
-
-class Done(Future[Any]):
-    """A future whose end nobody waits for: none of the locks of a real one."""
-
-    def __init__(self) -> None:
-        self._result = _UNSET
-        self._exception: BaseException | None = None
-
-    def set_result(self, result: Any) -> None:
-        self._result = result
-
-    def set_exception(self, exception: BaseException | None) -> None:
-        self._exception = exception
-
-    def result(self, timeout: float | None = None) -> Any:
-        if self._exception is not None:
-            raise self._exception
-        assert self._result is not _UNSET, "the job has not ended"
-        return self._result
-
-    def exception(self, timeout: float | None = None) -> BaseException | None:
-        return self._exception
 
 
 class SimRuntime:
