@@ -2,8 +2,8 @@
 
 One turn of the event loop is one turn here, however many messages and requests it brought:
 
-    waiting commands → one entry → core tick: send, count, apply
-                                     ├→ one fsync of all that was written
+    waiting commands → one entry ──→ one fsync of all that was written
+                                     ├→ core tick: send, count, apply
                                      ├→ cold reads somebody waits for
                                      └→ now and then: files, snapshots, repairs, compaction, indexes
 
@@ -287,6 +287,8 @@ class Engine:
 
     def _turn(self) -> None:
         self._propose()
+        # Before anything is sent: whoever hears of it wakes up, and may take the processor.
+        self._flush()
         self._barrier.poll()
         self.core.doTick(0.0)
         now = upstream.now()
