@@ -38,7 +38,7 @@ from .arguments import (
     checked_stream,
     checked_timeout,
 )
-from .batch_format import Packed, pack_row, pack_rows_aside
+from .batch_format import Packed, pack_rows_aside, row_of
 from .caller import Call, Caller
 from .conditions import NO_CONDITIONS, Condition, Conditions, packed_condition
 from .connection import SessionToken
@@ -563,9 +563,7 @@ class AsyncClient(GroupCalls, IndexCalls):
 
 
 async def _packed(records: Sequence[Record], compression: str | None) -> Packed:
-    stamps = [record.timestamp for record in records if record.timestamp is not None]
-    rows = [pack_row(record) for record in records]
-    return await pack_rows_aside(rows, max(stamps, default=None), compression)
+    return await pack_rows_aside([row_of(record) for record in records], compression)
 
 
 def _cut(page: Page, start: int, stop: int) -> Page:

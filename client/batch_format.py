@@ -15,19 +15,22 @@ from __future__ import annotations
 import asyncio
 import struct
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import repeat
+from typing import Any, TypeAlias, cast
 
-import msgpack  # type: ignore[import-untyped]
+import msgspec
 from crc32c import crc32c
 
-from .record import NO_HEADERS, Record, stored_record
+from .record import NO_HEADERS, Record
 from .wire import MalformedAnswer
 
 CODECS = {"zstd": 1, "lz4": 2}
 """By the names that callers use; no compression is codec 0."""
 HEADER_SIZE = 96
+BARE_ROW_BYTES = 7
+"""What a row takes around a value without key, headers and timestamp, give or take two."""
 BODY_BYTES_MAX = 16 * 1024 * 1024
 """What a body may unpack to, whatever a frame claims."""
 
@@ -41,15 +44,48 @@ _ZSTD_LEVEL = 3
 _ZSTD_WINDOW_LOG_MAX = 23
 _LZ4_RATIO_MAX = 255
 
+_PackedRow: TypeAlias = tuple[bytes | None, bytes | None, dict[str, str] | None, int | None]
+_SparseRow: TypeAlias = tuple[
+    bytes | None, bytes | None, dict[str, str] | None, int | None, int
+]  # fmt: skip
+
+_encoder = msgspec.msgpack.Encoder()
+# Typed decoding stops at the first byte that does not fit: time and memory go by a body's size,
+# whatever lengths it claims.
+_decoder = msgspec.msgpack.Decoder(list[_PackedRow])
+_sparse_decoder = msgspec.msgpack.Decoder(list[_SparseRow])
+
 
 # --- sending
 
 
-def pack_row(record: Record) -> bytes:
-    """Return `record` as one row of a body."""
-    row = (record.key, record.value, record.headers or None, record.timestamp)
-    packed: bytes = msgpack.packb(row)
-    return packed
+class Row(msgspec.Struct, array_like=True, gc=False):
+    """A record as it is packed. Where rows are wanted, a value alone stands for itself."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: Mapping[str, str] | None = None
+    timestamp: int | None = None
+
+
+def row_of(record: Record) -> Row:
+    """Return a checked record as a row."""
+    return Row(record.key, record.value, record.headers or None, record.timestamp)
+
+
+def row_size(row: Row) -> int:
+    """Return how many bytes `row` takes in a body, give or take ten.
+
+    Raises ValueError for headers that are no Unicode.
+    """
+    size = BARE_ROW_BYTES + len(row.value or b"")
+    if row.key is not None:
+        size += 1 + len(row.key)
+    if row.headers is not None:
+        size += len(_encoder.encode(row.headers)) - 1
+    if row.timestamp is not None:
+        size += 8
+    return size
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,28 +108,35 @@ class Packed:
         return b"".join((crc.to_bytes(4, "little"), header[4:], self.body))
 
 
-def pack_rows(
-    rows: Sequence[bytes], max_timestamp: int | None, compression: str | None = None
-) -> Packed:
-    """Return packed rows as one body, compressed if that makes it smaller."""
-    packer = msgpack.Packer(autoreset=False)
-    packer.pack_array_header(len(rows))
-    body = bytes(packer.bytes()) + b"".join(rows)
-    codec = 0 if compression is None else CODECS[compression]
-    if codec and len(body) >= _TINY_BYTES:
-        compressed = _zstd().compress(body, _ZSTD_LEVEL) if codec == 1 else _lz4().compress(body)
-        if len(compressed) < len(body):
-            return Packed(compressed, codec, len(rows), max_timestamp or 0)
-    return Packed(body, 0, len(rows), max_timestamp or 0)
+def pack_rows(rows: Sequence[Row | bytes], compression: str | None = None) -> Packed:
+    """Return rows as one body, compressed if that makes it smaller."""
+    max_timestamp = 0
+    if set(map(type, rows)) == {bytes}:
+        whole = [*map(Row, repeat(None), cast("Sequence[bytes]", rows))]
+    else:
+        whole = [row if isinstance(row, Row) else Row(None, row) for row in rows]
+        stamps = [row.timestamp for row in whole if row.timestamp is not None]
+        max_timestamp = max(stamps, default=0)
+    packed = Packed(_encoder.encode(whole), 0, len(rows), max_timestamp)
+    return packed if compression is None else _compressed(packed, CODECS[compression])
 
 
-async def pack_rows_aside(
-    rows: Sequence[bytes], max_timestamp: int | None, compression: str | None
-) -> Packed:
+async def pack_rows_aside(rows: Sequence[Row | bytes], compression: str | None) -> Packed:
     """Do what `pack_rows` does, on another thread if compressing may take some milliseconds."""
-    if compression is not None and sum(map(len, rows)) > _INLINE_BYTES_MAX:
-        return await asyncio.to_thread(pack_rows, rows, max_timestamp, compression)
-    return pack_rows(rows, max_timestamp, compression)
+    packed = pack_rows(rows)
+    if compression is None:
+        return packed
+    if len(packed.body) > _INLINE_BYTES_MAX:
+        return await asyncio.to_thread(_compressed, packed, CODECS[compression])
+    return _compressed(packed, CODECS[compression])
+
+
+def _compressed(packed: Packed, codec: int) -> Packed:
+    body = packed.body
+    if len(body) < _TINY_BYTES:
+        return packed
+    smaller = _zstd().compress(body, _ZSTD_LEVEL) if codec == 1 else _lz4().compress(body)
+    return packed if len(smaller) >= len(body) else replace(packed, body=smaller, codec=codec)
 
 
 # --- reading
@@ -153,25 +196,23 @@ def _check(header: tuple[Any, ...], data: memoryview) -> None:
 def _wanted(header: tuple[Any, ...], body: bytes | memoryview, cut: Cut) -> Iterable[Record]:
     count, span, base, timestamp = header[5:9]
     try:
-        rows = msgpack.unpackb(body, use_list=False)
-        if len(rows) != count:
-            raise MalformedAnswer(f"{len(rows)} records where a batch says {count}")
-        offsets = range(base, base + span) if count == span else [base + row[4] for row in rows]
-        if base < cut.start or base + span > cut.end:
-            kept = [at for at, offset in enumerate(offsets) if cut.start <= offset < cut.end]
-            offsets, rows = [offsets[at] for at in kept], [rows[at] for at in kept]
-        return [
-            stored_record(
-                row[1],
-                row[0],
-                row[2] or NO_HEADERS,
-                timestamp if row[3] is None else row[3],
-                offset,
-            )
-            for offset, row in zip(offsets, rows, strict=True)
-        ]
-    except (ValueError, TypeError, IndexError, msgpack.exceptions.UnpackException) as error:
+        if count == span:
+            rows = _decoder.decode(body)
+            offsets: Sequence[int] = range(base, base + span)
+        else:
+            sparse = _sparse_decoder.decode(body)
+            rows, offsets = [row[:4] for row in sparse], [base + row[4] for row in sparse]
+    except (msgspec.MsgspecError, ValueError) as error:
         raise MalformedAnswer(f"no records: {error}") from error
+    if len(rows) != count:
+        raise MalformedAnswer(f"{len(rows)} records where a batch says {count}")
+    if base < cut.start or base + span > cut.end:
+        kept = [at for at, offset in enumerate(offsets) if cut.start <= offset < cut.end]
+        offsets, rows = [offsets[at] for at in kept], [rows[at] for at in kept]
+    return [
+        Record(value, key, headers or NO_HEADERS, timestamp if own is None else own, offset)
+        for (key, value, headers, own), offset in zip(rows, offsets, strict=True)
+    ]
 
 
 # --- codecs

@@ -33,13 +33,14 @@
     │   ├── DiskFull               507: `free_bytes`
     │   └── ClusterUnreachable     no node could be reached, so nothing was sent
     └── OutcomeUnknown             maybe written: nobody answered in time
+        └── MixedOutcome           of one `send_many`: some are in and some are not, see `parts`
 
 `code` is the stable code of the HTTP API, `facts` holds the further members of the answer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 
 class CuteError(Exception):
@@ -79,6 +80,23 @@ class OutcomeUnknown(CuteError):
 
     code = "outcome_unknown"
     retryable = True
+
+
+class MixedOutcome(OutcomeUnknown):
+    """The values of one `send_many` travelled in several batches that fared differently.
+
+    To send all again would write some of them twice.
+    """
+
+    retryable = False
+
+    def __init__(self, parts: Sequence[tuple[int, range | CuteError]]) -> None:
+        certain = sum(count for count, outcome in parts if isinstance(outcome, range))
+        failure = next(outcome for _, outcome in parts if isinstance(outcome, CuteError))
+        total = sum(count for count, _ in parts)
+        super().__init__(f"{certain} of {total} records are certainly in, then: {failure}")
+        self.parts = list(parts)
+        """How many values, and their offsets or what went wrong, in the order of the values."""
 
 
 class Refused(CuteError):

@@ -3,62 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+
+import msgspec
 
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 TIMESTAMP_MAX = 2**63 - 1
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One record. `offset` is None until the record was read from a stream."""
+class Record(msgspec.Struct, frozen=True, gc=False):
+    """One record. `offset` is None until the record was read from a stream.
+
+    A msgspec struct, because millions are read: it is made in a tenth of the time that a frozen
+    dataclass takes, and the garbage collector does not look at it.
+    """
 
     value: bytes | None
     """None is a tombstone: the key's earlier records count as deleted."""
     key: bytes | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = {}
     timestamp: int | None = None
     """ms since the Unix epoch; when sent as None, the leader's clock is used."""
     offset: int | None = None
-
-
-class _Draft:
-    __slots__ = ("headers", "key", "offset", "timestamp", "value")
-
-    def __init__(
-        self,
-        value: bytes | None,
-        key: bytes | None,
-        headers: Mapping[str, str],
-        timestamp: int | None,
-        offset: int | None,
-    ) -> None:
-        self.value = value
-        self.key = key
-        self.headers = headers
-        self.timestamp = timestamp
-        self.offset = offset
-
-
-def stored_record(
-    value: bytes | None,
-    key: bytes | None,
-    headers: Mapping[str, str],
-    timestamp: int | None,
-    offset: int | None,
-) -> Record:
-    """Return a record as it was read: what `Record(…)` returns, in a quarter of the time.
-
-    A frozen dataclass fills each of its slots through `object.__setattr__`. This fills an object of
-    the same slots, and makes a record of it; millions are read.
-    """
-    draft: Any = _Draft(value, key, headers, timestamp, offset)
-    draft.__class__ = Record
-    record: Record = draft
-    return record
 
 
 def record_of(
@@ -125,7 +92,8 @@ def _checked_headers(headers: object) -> Mapping[str, str]:
     for name, text in headers.items():
         if not isinstance(name, str) or not isinstance(text, str):
             raise TypeError(f"headers: names and values are str, not {name!r}: {text!r}")
-    return dict(headers)
+    # Of the exact types: subclasses are not packed.
+    return {str.__str__(name): str.__str__(text) for name, text in headers.items()}
 
 
 def _checked_timestamp(timestamp: object) -> int:
@@ -133,4 +101,4 @@ def _checked_timestamp(timestamp: object) -> int:
         raise TypeError(f"timestamp: ms as int is wanted, not {type(timestamp).__name__}")
     if not 0 <= timestamp <= TIMESTAMP_MAX:
         raise ValueError(f"timestamp: {timestamp} is not between 0 and 2**63 - 1 ms")
-    return timestamp
+    return int(timestamp)

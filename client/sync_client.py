@@ -6,12 +6,22 @@ import asyncio
 import concurrent.futures
 import contextlib
 import threading
-from collections.abc import AsyncGenerator, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from .answers import ClusterInfo, NodeInfo, Page, Receipt, StreamInfo
 from .async_client import DEFAULT_TIMEOUT_S, AsyncClient, Value
+from .bulk import listed_values
 from .conditions import Condition
 from .group_answers import CommitReceipt, GroupInfo, Lease, TxAppend, TxCommit, TxReceipt
 from .group_calls import LEASE_TTL_MS
@@ -367,9 +377,23 @@ class SyncProducer:
         timestamp: int | None = None,
     ) -> concurrent.futures.Future[int]:
         """Accept one record and return the future of its offset; wait while the buffer is full."""
-        outcome: concurrent.futures.Future[int] = concurrent.futures.Future()
+        return self._outcome_of(
+            lambda: self._producer.send(value, key=key, headers=headers, timestamp=timestamp)
+        )
 
-        def settle(sent: asyncio.Future[int]) -> None:
+    def send_many(
+        self, values: Iterable[Record | bytes | str]
+    ) -> concurrent.futures.Future[list[int]]:
+        """See `BatchingProducer.send_many`: one change of threads for all values."""
+        listed = listed_values(values)  # in this thread: a generator is the caller's code
+        return self._outcome_of(lambda: self._producer.send_many(listed))
+
+    def _outcome_of(
+        self, send: Callable[[], Awaitable[asyncio.Future[T]]]
+    ) -> concurrent.futures.Future[T]:
+        outcome: concurrent.futures.Future[T] = concurrent.futures.Future()
+
+        def settle(sent: asyncio.Future[T]) -> None:
             failure = sent.exception()
             if failure is None:
                 outcome.set_result(sent.result())
@@ -377,7 +401,7 @@ class SyncProducer:
                 outcome.set_exception(failure)
 
         async def work() -> None:
-            sent = await self._producer.send(value, key=key, headers=headers, timestamp=timestamp)
+            sent = await send()
             outcome.set_running_or_notify_cancel()
             sent.add_done_callback(settle)
 

@@ -21,7 +21,7 @@ from urllib.parse import quote, quote_from_bytes
 import msgpack  # type: ignore[import-untyped]
 
 from .errors import REFUSALS, CuteError, OutcomeUnknown, Refused, Throttled, Unavailable
-from .record import NO_HEADERS, Record, stored_record
+from .record import NO_HEADERS, Record
 
 JSON = "application/json"
 MSGPACK = "application/msgpack"
@@ -104,7 +104,7 @@ def pack_transaction(
 def record_from(shape: Mapping[str, Any]) -> Record:
     """Return a record as a read answers it, from JSON or msgpack. Raises MalformedAnswer."""
     try:
-        return stored_record(
+        return Record(
             bytes_from(shape, "value"),
             bytes_from(shape, "key"),
             shape.get("headers") or NO_HEADERS,

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cute_logger.client import batch_format
-from cute_logger.client.batch_format import Cut, pack_row, pack_rows, records_in
+from cute_logger.client.batch_format import Cut, Row, pack_rows, records_in, row_of, row_size
 from cute_logger.client.record import Record
 from cute_logger.client.wire import MalformedAnswer
 from cute_logger.storage import Record as StoredLike
@@ -53,7 +53,7 @@ def stored(values: Sequence[bytes], base_offset: int = 0, codec: str = "none") -
 def test_a_batch_is_byte_for_byte_what_a_node_would_build(
     records: list[Record], producer: tuple[int, int, int] | None
 ) -> None:
-    sent = pack_rows([pack_row(r) for r in records], newest(records)).with_stamp(producer)
+    sent = pack_rows([row_of(r) for r in records]).with_stamp(producer)
     producer_id, epoch, sequence = producer or (None, 0, 0)
     built = build_batch(
         encode_records(stored_like(records)),
@@ -66,6 +66,21 @@ def test_a_batch_is_byte_for_byte_what_a_node_would_build(
         sequence=sequence,
     )
     assert sent == built.data
+
+
+@pytest.mark.parametrize("value", [b"", bytes(31), bytes(300), bytes(70_000)])
+def test_a_value_alone_is_a_row_with_nothing_else(value: bytes) -> None:
+    alone, among_others = pack_rows([value]), pack_rows([value, Row(b"k", None, None, 7)])
+    assert alone == pack_rows([row_of(Record(value))])
+    assert among_others == pack_rows([Row(None, value), row_of(Record(None, b"k", timestamp=7))])
+    assert among_others.max_timestamp == 7
+
+
+@settings(max_examples=100, deadline=None)
+@given(RECORDS)
+def test_the_size_of_a_row_is_about_what_it_takes(records: list[Record]) -> None:
+    for row in map(row_of, records):
+        assert abs(row_size(row) - (len(pack_rows([row]).body) - 1)) <= 10
 
 
 @pytest.mark.parametrize("codec", CODECS)
@@ -86,16 +101,16 @@ def test_a_stored_batch_is_read_as_a_node_reads_it(
 
 @pytest.mark.parametrize("compression", ["zstd", "lz4"])
 def test_a_node_unpacks_what_the_client_compressed(compression: str) -> None:
-    rows = [pack_row(Record(b"apples " * 20))] * 10
-    packed = pack_rows(rows, None, compression)
+    rows = [b"apples " * 20] * 10
+    packed = pack_rows(rows, compression)
     assert packed.codec == CODECS[compression]
-    assert len(packed.body) < len(pack_rows(rows, None).body)
+    assert len(packed.body) < len(pack_rows(rows).body)
     batch = build_batch(
         packed.body, codec=packed.codec, count=10, base_offset=0, timestamp=0, max_timestamp=0
     )
     assert packed.with_stamp() == batch.data
     assert [record.value for record in batch.records()] == [b"apples " * 20] * 10
-    small = pack_rows([pack_row(Record(b"x"))], None, compression)
+    small = pack_rows([b"x"], compression)
     assert small.codec == 0
 
 
@@ -157,6 +172,14 @@ MALFORMED: dict[str, Callable[[], bytes]] = {
     "short rows": lambda: forged(msgpack.packb([[None]])),
     "no offsets": lambda: forged(msgpack.packb([[None] * 4]), span=2),
     "no msgpack": lambda: forged(b"\xc1"),
+    "a str as value": lambda: forged(msgpack.packb([[None, "a", None, None]])),
+    "headers of bytes": lambda: forged(msgpack.packb([[None, b"a", {"h": b"x"}, None]])),
+    "headers of no Unicode": lambda: forged(b"\x91\x94\xc0\xc0\x81\xa1\xff\xa0\xc0"),
+    "long rows": lambda: forged(msgpack.packb([[None] * 5])),
+    "a claim of 4 G rows": lambda: forged(b"\xdd" + b"\xff" * 4),
+    "a claim of 4 G headers": lambda: forged(b"\x91\x94\xc0\xc0\xdf" + b"\xff" * 4),
+    "a claim of a value of 4 GB": lambda: forged(b"\x91\x94\xc0\xc6" + b"\xff" * 4),
+    "a nest of rows": lambda: forged(b"\x91" * 100_000),
     "rubbish behind it": lambda: forged(msgpack.packb([[None] * 4]) + b"x"),
 }
 

@@ -53,6 +53,25 @@ def test_a_refused_record_fails_its_future(remote: ScriptedNode) -> None:
             future.result(5)
 
 
+def test_many_records_have_one_future(remote: ScriptedNode) -> None:
+    threads: list[int] = []
+
+    def values() -> Iterator[bytes]:
+        for i in range(4):
+            threads.append(threading.get_ident())
+            yield b"%d" % i
+
+    with Client([remote.url]) as log, log.producer("s", batch_records=3) as producer:
+        one = producer.send(b"x")
+        assert producer.send_many(values()).result(5) == [1, 2, 3, 4]
+        assert one.result(5) == 0
+        with pytest.raises(TypeError, match="iterable"):
+            producer.send_many("letters")
+    assert set(threads) == {threading.get_ident()}
+    with pytest.raises(RuntimeError, match="closed"):
+        producer.send_many([b"a"])
+
+
 def test_a_tail_is_an_ordinary_iterator(remote: ScriptedNode) -> None:
     with Client([remote.url]) as log:
         log.produce("s", [b"a", b"b"])

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import base64
+import copy
 import json
 
 import msgpack
 import pytest
 
 from cute_logger.client import errors, wire
+from cute_logger.client.batch_format import pack_rows, row_of
 from cute_logger.client.record import Record, record_of, records_of
 
 
@@ -131,6 +133,35 @@ def test_an_empty_batch_and_a_negative_timestamp_are_value_errors() -> None:
         records_of([])
     with pytest.raises(ValueError, match="timestamp"):
         record_of(b"", timestamp=-1)
+
+
+def test_a_record_is_a_frozen_value() -> None:
+    record = Record(b"v", b"k", {"h": "x"}, 5, 7)
+    assert record == Record(b"v", key=b"k", headers={"h": "x"}, timestamp=5, offset=7)
+    assert record != Record(b"v", key=b"k", headers={"h": "x"}, timestamp=5, offset=8)
+    assert repr(Record(b"v")) == (
+        "Record(value=b'v', key=None, headers={}, timestamp=None, offset=None)"
+    )
+    with pytest.raises(AttributeError):
+        record.value = b"w"  # type: ignore[misc]
+    assert copy.copy(record) == record
+    assert Record(b"v").headers is not Record(b"v").headers
+
+
+def test_subclasses_are_sent_as_what_they_are_of() -> None:
+    class Text(str):
+        def __str__(self) -> str:
+            return "another"
+
+    class Number(int): ...
+
+    class Raw(bytes): ...
+
+    record = record_of(
+        Raw(b"v"), key=Text("k"), headers={Text("h"): Text("x")}, timestamp=Number(5)
+    )
+    assert record == Record(b"v", b"k", {"h": "x"}, 5)
+    assert pack_rows([row_of(record)]).body == msgpack.packb([[b"k", b"v", {"h": "x"}, 5]])
 
 
 def test_text_is_sent_as_utf_8() -> None:
