@@ -6,13 +6,13 @@ import asyncio
 import os
 import sys
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 
 import click
 
-from ...client import BatchingProducer, CuteError, OutcomeUnknown, Record
+from ...client import BatchingProducer, CuteError, MixedOutcome, OutcomeUnknown, Record
 from .connect import connected, json_option, on_loop, server_option
 from .lines import lines_of
 from .output import Counter, print_json, progress
@@ -33,33 +33,43 @@ class Tally:
     unknown: int = 0
     failure: CuteError | None = None
     """The first failure; one with an unknown outcome goes before a refusal."""
-    _waiting: deque[asyncio.Future[int]] = field(default_factory=deque)
+    _waiting: deque[tuple[int, asyncio.Future[list[int]]]] = field(default_factory=deque)
 
-    def wait_for(self, future: asyncio.Future[int]) -> None:
-        self._waiting.append(future)
+    def wait_for(self, count: int, future: asyncio.Future[list[int]]) -> None:
+        """Count `count` records once their future is done and `collect` is called."""
+        self._waiting.append((count, future))
 
     def collect(self) -> None:
         """Count the futures that are done, up to the first that is not."""
-        while self._waiting and self._waiting[0].done():
-            failure = self._waiting[0].exception()
-            future = self._waiting.popleft()
+        while self._waiting and self._waiting[0][1].done():
+            count, future = self._waiting.popleft()
+            failure = future.exception()
             if failure is None:
-                self.add(future.result(), future.result())
+                self.add(future.result())
+            elif isinstance(failure, MixedOutcome):
+                for part_count, outcome in failure.parts:
+                    self._add_part(part_count, outcome)
             elif isinstance(failure, CuteError):
-                self._add_failure(failure)
+                self._add_part(count, failure)
             else:
                 raise failure
 
-    def add(self, first_offset: int, last_offset: int) -> None:
+    def add(self, offsets: Sequence[int]) -> None:
         if self.first_offset is None:
-            self.first_offset = first_offset
-        self.last_offset = last_offset
-        self.count += last_offset - first_offset + 1
+            self.first_offset = offsets[0]
+        self.last_offset = offsets[-1]
+        self.count += len(offsets)
 
-    def _add_failure(self, failure: CuteError) -> None:
+    def _add_part(self, count: int, outcome: range | CuteError) -> None:
+        if isinstance(outcome, range):
+            self.add(outcome)
+        else:
+            self._add_failure(count, outcome)
+
+    def _add_failure(self, count: int, failure: CuteError) -> None:
         is_unknown = isinstance(failure, OutcomeUnknown)
-        self.unknown += is_unknown
-        self.refused += not is_unknown
+        self.unknown += count if is_unknown else 0
+        self.refused += 0 if is_unknown else count
         if self.failure is None or (is_unknown and not isinstance(self.failure, OutcomeUnknown)):
             self.failure = failure
 
@@ -136,7 +146,7 @@ async def produce(
                             idempotency_key=idempotency_key,
                             compression=compression,
                         )
-                        tally.add(receipt.first_offset, receipt.last_offset)
+                        tally.add(range(receipt.first_offset, receipt.last_offset + 1))
                     else:
                         producer = client.producer(
                             stream, batch_records=batch or 10_000, compression=compression
@@ -153,15 +163,14 @@ async def _append_each(
     producer: BatchingProducer,
     tally: Tally,
     lines: AsyncIterator[list[bytes]],
-    record_of: Callable[[bytes], Record],
+    record_of: Callable[[bytes], Record | bytes],
     count_more: Counter,
 ) -> None:
-    """Send line by line until the input ends or a record has failed."""
+    """Send the lines as they come until the input ends or a record has failed."""
     try:
         async with producer:
             async for some in lines:
-                for line in some:
-                    tally.wait_for(await producer.send(record_of(line)))
+                tally.wait_for(len(some), await producer.send_many(map(record_of, some)))
                 count_more(len(some), sum(map(len, some)))
                 tally.collect()
                 if tally.failure is not None:
@@ -183,16 +192,16 @@ async def _all_of(lines: AsyncIterator[list[bytes]]) -> list[bytes]:
     return collected
 
 
-def _splitter(key_sep: str | None) -> Callable[[bytes], Record]:
+def _splitter(key_sep: str | None) -> Callable[[bytes], Record | bytes]:
     if key_sep is None:
-        return Record
+        return bytes
     separator = os.fsencode(key_sep)
     if not separator:
         raise click.UsageError("--key-sep: at least one character is needed")
 
-    def split(line: bytes) -> Record:
+    def split(line: bytes) -> Record | bytes:
         key, found, value = line.partition(separator)
-        return Record(value, key=key) if found else Record(line)
+        return Record(value, key=key) if found else line
 
     return split
 

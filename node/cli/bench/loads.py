@@ -15,6 +15,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from itertools import cycle, islice
 
 from .case import DUE_BYTES, Job, Kind
 from .share import Share
@@ -43,9 +44,8 @@ class Window:
 
 def values_of(value_bytes: int) -> Iterator[bytes]:
     """Yield values of random bytes for ever, a new one each time until 4 MiB are made."""
-    pool = [os.urandom(value_bytes) for _ in range(max(1, min(1024, POOL_BYTES // value_bytes)))]
-    while True:
-        yield from pool
+    count = max(1, min(1024, POOL_BYTES // value_bytes))
+    return cycle([os.urandom(value_bytes) for _ in range(count)])
 
 
 def due_times(start: float, rate: float, count: int) -> Iterator[float]:
@@ -130,7 +130,7 @@ async def _pipeline(target: Target, stream: str, job: Job, window: Window, share
     async with target.sender(stream) as sender:
         while sent < job.records if job.records else time.monotonic() < window.end:
             count = min(step, job.records - sent) if job.records else step
-            await _send(sender, [next(values) for _ in range(count)], window, share)
+            await _send(sender, [*islice(values, count)], window, share)
             sent += count
 
 

@@ -99,10 +99,5 @@ class _CuteSender:
         self._producer = producer
 
     async def send(self, values: Sequence[bytes], acknowledged: Acknowledged) -> None:
-        """The producer keeps the order, so the last value's outcome comes last."""
-        send = self._producer.send
-        futures = [await send(value) for value in values]
-        # Read every future's failure: one that nobody looks at is logged when it is collected.
-        futures[-1].add_done_callback(
-            lambda _: acknowledged(next(filter(None, (one.exception() for one in futures)), None))
-        )
+        future = await self._producer.send_many(values)
+        future.add_done_callback(lambda done: acknowledged(done.exception()))
