@@ -15,11 +15,10 @@ from .errors import CuteError
 class _Singles:
     """Records that follow each other in a batch, each with its sender's future."""
 
-    __slots__ = ("create_future", "futures")
+    __slots__ = ("futures",)
 
     def __init__(self) -> None:
         self.futures: list[asyncio.Future[int]] = []
-        self.create_future = asyncio.get_running_loop().create_future
 
     def succeed(self, first_offset: int) -> int:
         """Return the offset behind the last."""
@@ -50,17 +49,14 @@ class PendingBatch:
     _singles: _Singles | None = None
     """The last sender, if it takes single records."""
 
-    def add(self, row: Row | bytes, size: int) -> asyncio.Future[int]:
-        """Return the future of the record's offset."""
+    def add(self, row: Row | bytes, size: int, future: asyncio.Future[int]) -> None:
         self.rows.append(row)
         self.size += size
         singles = self._singles
         if singles is None:
             singles = self._singles = _Singles()
             self._senders.append(singles)
-        future: asyncio.Future[int] = singles.create_future()
         singles.futures.append(future)
-        return future
 
     def add_part(self, rows: Sequence[Row | bytes], size: int, part: Part) -> None:
         self.rows += rows

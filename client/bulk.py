@@ -46,16 +46,18 @@ class Part:
 
 
 class Bulk:
-    """Used on the event loop it was made on."""
+    __slots__ = ("_ends", "_parts", "_rows", "_settled_count", "_taken", "future", "row_bytes_max")
 
-    def __init__(self, values: Iterable[Record | bytes | str]) -> None:
+    def __init__(
+        self, values: Iterable[Record | bytes | str], future: asyncio.Future[list[int]]
+    ) -> None:
         """Raises TypeError or ValueError for a value that cannot be sent."""
         self._rows, sizes = _rows_and_sizes(listed_values(values))
         self._ends = [0, *accumulate(sizes)]
         self._taken = 0
         self._parts: list[Part] = []
         self._settled_count = 0
-        self.future: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
+        self.future = future
         """Of the offsets of all values, in their order."""
         self.row_bytes_max = max(sizes, default=0)
         if not self._rows:
@@ -86,12 +88,14 @@ class Bulk:
     def see_settled(self) -> None:
         """Settle the future with the last part."""
         self._settled_count += 1
-        is_last = self._settled_count == len(self._parts) and not self.next_size
-        if is_last and not self.future.done():
-            self._conclude()
+        if self._settled_count == len(self._parts) and not self.next_size:
+            # They know the bulk: to let go of them spares the garbage collector a circle.
+            parts, self._parts = self._parts, []
+            if not self.future.done():
+                self._conclude(parts)
 
-    def _conclude(self) -> None:
-        outcomes = [part.outcome for part in self._parts if part.outcome is not None]
+    def _conclude(self, parts: list[Part]) -> None:
+        outcomes = [part.outcome for part in parts if part.outcome is not None]
         offsets = [outcome for outcome in outcomes if isinstance(outcome, range)]
         failures = [outcome for outcome in outcomes if isinstance(outcome, CuteError)]
         if not failures:
@@ -99,7 +103,7 @@ class Bulk:
         elif not offsets and len({isinstance(failure, Refused) for failure in failures}) == 1:
             self.future.set_exception(failures[0])
         else:
-            counts = [part.count for part in self._parts]
+            counts = [part.count for part in parts]
             self.future.set_exception(MixedOutcome([*zip(counts, outcomes, strict=True)]))
 
 

@@ -82,6 +82,7 @@ class BatchingProducer:
         self._settling: asyncio.Future[None] | None = None
         self._is_turn_due = False
         self._is_closed = False
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._runner: asyncio.Task[None] | None = None
         self._window = Window(
             stream,
@@ -116,10 +117,12 @@ class BatchingProducer:
         if self._is_turn_due or self._buffered_bytes + size > self._buffer_bytes:
             await self._wait_for_room(size)
         self._check_open()
+        loop = self._loop or self._bound_loop()
+        future: asyncio.Future[int] = loop.create_future()
         batch = self._open
         if batch.size + size > self._batch_bytes:
             batch = self._batch_for(size)
-        future = batch.add(row, size)
+        batch.add(row, size, future)
         self._see_added(batch, size)
         return future
 
@@ -136,7 +139,8 @@ class BatchingProducer:
 
         Raises TypeError or ValueError for values that cannot be sent, RuntimeError when closed.
         """
-        bulk = Bulk(values)
+        loop = self._loop or self._bound_loop()
+        bulk = Bulk(values, loop.create_future())
         self._check_fits(bulk.row_bytes_max)
         self._check_open()
         while size := bulk.next_size:
@@ -151,6 +155,11 @@ class BatchingProducer:
             batch.add_part(rows, taken, part)
             self._see_added(batch, taken)
         return bulk.future
+
+    def _bound_loop(self) -> asyncio.AbstractEventLoop:
+        """Ask for the loop once: to find the running one is a call of the system each time."""
+        self._loop = asyncio.get_running_loop()
+        return self._loop
 
     def _check_open(self) -> None:
         if self._is_closed:
@@ -182,7 +191,7 @@ class BatchingProducer:
         if batch.size >= self._batch_bytes or len(batch.rows) >= self._batch_records:
             self._close_batch()
         elif self._linger is None:
-            loop = asyncio.get_running_loop()
+            loop = self._loop or self._bound_loop()
             self._linger = loop.call_later(self._config.linger_ms / 1000, self._close_batch)
 
     def _close_batch(self) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -247,3 +249,17 @@ async def test_a_call_cancelled_while_it_waits_has_sent_a_part(node: ScriptedNod
         slow.set()
         assert await (await producer.send(b"c")) == 1
     assert node.values == [b"a" * 50, b"c"]
+
+
+async def test_what_is_settled_leaves_nothing_for_the_garbage_collector(node: ScriptedNode) -> None:
+    async with producing(node.url, batch_records=2, linger_ms=0) as producer:
+        gc.disable()
+        try:
+            future = await producer.send_many([b"a", b"b", b"c"])
+            await producer.flush()
+            assert future.result() == [0, 1, 2]
+            seen = weakref.ref(future)
+            del future
+            assert seen() is None
+        finally:
+            gc.enable()
