@@ -172,11 +172,11 @@ def _raw_bytes(came: msgspec.Raw | UnsetType, position: int, name: str) -> bytes
 def _text_bytes(came: msgspec.Raw, field: str) -> bytes:
     try:
         return _text_decoder.decode(came).encode()
-    except UnicodeDecodeError as error:
-        raise invalid(field, f"is not UTF-8: {error.reason}") from error
     except msgspec.ValidationError as error:
         kind = str(error).rpartition("got ")[2].strip("`")
         raise invalid(field, f"wanted bin, str or nil; came {kind}") from error
+    except (UnicodeDecodeError, msgspec.DecodeError) as error:  # the one up to msgspec 0.22
+        raise invalid(field, "is not UTF-8") from error
 
 
 async def append(request: web.Request, query: WriteQuery) -> web.Response:
