@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from ..storage.errors import StorageError
 from ..storage.filesystem import OS_FILES, FileSystem
-from .coalescer import Pending
+from .coalescer import Pending, Settle
 from .commands import (
     AlterStream,
     Command,
@@ -183,6 +183,10 @@ class Replica(ConditionCalls):
         self._peers.cluster_id = self._peers.cluster_id or self._machine.cluster_id
         self._wake()
 
+    def stream_config(self, name: str) -> StreamConfig:
+        """A stream's settings, for who asks often. UnknownStream."""
+        return self._stream(name).config
+
     # ---- who and where
 
     @property
@@ -291,6 +295,24 @@ class Replica(ConditionCalls):
         receipt = await self._submit_if(command, len(append.body), conditions, timeout_s)
         return cast("Receipt", receipt)
 
+    def submit_append(self, append: Append, settle: Settle, *, timeout_s: float) -> None:
+        """Do what `append` does for who has no task to wait in; `append` is without conditions.
+
+        Raises what refuses it at once. Else `settle` is called later, once, with the receipt or
+        with the ReplicationError.
+        """
+        if len(append.body) > BODY_BYTES_MAX:
+            raise BatchTooLarge(f"a batch of {len(append.body)} bytes", limit_bytes=BODY_BYTES_MAX)
+        assert not append.conditions
+
+        def settled(outcome: Any) -> None:
+            timer.cancel()
+            settle(outcome)
+
+        pending = self._queue(self._batch_of(append, with_key=True), len(append.body), settled)
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(timeout_s, lambda: pending.settle(_late(pending)))
+
     async def create_stream(
         self, name: str, config: StreamConfig, *, timeout_s: float
     ) -> tuple[StreamInfo, bool]:
@@ -330,32 +352,36 @@ class Replica(ConditionCalls):
     async def _submit(
         self, command: Command, body_bytes: int, timeout_s: float, guard: Guard | None = None
     ) -> Any:
-        self._check_intake()
-        if body_bytes and not self._engine.has_room():
-            raise DiskFull(
-                "too little room on the disks of a majority",
-                free_bytes=self._engine.capacity.free_bytes,
-            )
         settled = asyncio.get_running_loop().create_future()
 
         def settle(outcome: Any) -> None:
             if not settled.done():
                 settled.set_result(outcome)
 
-        pending = Pending(command, body_bytes, settle, guard)
-        self._engine.submit(pending)
+        pending = self._queue(command, body_bytes, settle, guard)
         try:
             async with asyncio.timeout(timeout_s):
                 outcome = await settled
         except TimeoutError:
-            if pending.proposed:
-                raise OutcomeUnknown("no majority answered in time; it may still commit") from None
-            raise Throttled("the leader did not get to it in time") from None
+            raise _late(pending) from None
         finally:
             pending.abandon()
         if isinstance(outcome, ReplicationError):
             raise outcome
         return outcome
+
+    def _queue(
+        self, command: Command, body_bytes: int, settle: Settle, guard: Guard | None = None
+    ) -> Pending:
+        self._check_intake()
+        if body_bytes and not self._engine.has_room():
+            raise DiskFull(
+                "too little room on the disks of a majority",
+                free_bytes=self._engine.capacity.free_bytes,
+            )
+        pending = Pending(command, body_bytes, settle, guard)
+        self._engine.submit(pending)
+        return pending
 
     def _check_intake(self) -> None:
         if self._stopping:
@@ -455,3 +481,10 @@ class Replica(ConditionCalls):
 
         self._engine.read_barrier(answered)
         return await answer
+
+
+def _late(pending: Pending) -> ReplicationError:
+    """What became of a command whose time is over."""
+    if pending.proposed:
+        return OutcomeUnknown("no majority answered in time; it may still commit")
+    return Throttled("the leader did not get to it in time")

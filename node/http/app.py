@@ -129,12 +129,12 @@ async def _respond(context: Context, request: web.Request, handler: Handler) -> 
 
 def _admit(request: web.Request, context: Context) -> None:
     connection = cast("Connection", request.protocol)
-    connection.heard()
+    connection.place.heard()
     request[REQUEST_ID] = context.request_id(request.headers.get("Cute-Request-Id"))
-    if connection.is_surplus:
+    if connection.place.is_surplus:
         raise Problem("throttled", f"{context.connections} connections are open already")
-    if context.stopping and request.path not in _WATCHED:
-        raise Problem("shutting_down", "this node is stopping; ask another one")
+    if request.path not in _WATCHED:
+        context.check_stopping()
 
 
 def _failure(request: web.Request, error: Exception) -> web.Response:
@@ -147,7 +147,7 @@ def _failure(request: web.Request, error: Exception) -> web.Response:
         logger.exception("request failed", extra={"request_id": request[REQUEST_ID]})
         problem = problem_of(error, writes=_writes(request))
     response = problem_response(problem, request[REQUEST_ID])
-    if context.stopping or cast("Connection", request.protocol).is_surplus:
+    if context.stopping or cast("Connection", request.protocol).place.is_surplus:
         response.force_close()
     return response
 

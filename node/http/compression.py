@@ -22,24 +22,33 @@ async def compressed(context: Context, append: Append) -> Append:
 
     What arrived compressed stays as it is: a stream may hold batches of several codecs.
     """
-    codec = CODEC_NONE if append.codec != CODEC_NONE else _codec_of(context, append.stream)
+    if len(append.body) <= INLINE_BYTES_MAX:
+        return compressed_inline(context, append)
+    codec = _codec_for(context, append)
     if codec == CODEC_NONE:
         return append
-    body = append.body
-    if len(body) > INLINE_BYTES_MAX:
-        used, packed = await asyncio.to_thread(pack, codec, body)
-    else:
-        used, packed = pack(codec, body)
-    if used == CODEC_NONE:
+    return _with_body(append, *await asyncio.to_thread(pack, codec, append.body))
+
+
+def compressed_inline(context: Context, append: Append) -> Append:
+    """Do the same on this thread."""
+    codec = _codec_for(context, append)
+    return append if codec == CODEC_NONE else _with_body(append, *pack(codec, append.body))
+
+
+def _with_body(append: Append, codec: int, packed: bytes) -> Append:
+    if codec == CODEC_NONE:
         return append
-    digest = body_digest(body) if append.digest is None else append.digest
-    return replace(append, body=packed, codec=used, digest=digest)
+    digest = body_digest(append.body) if append.digest is None else append.digest
+    return replace(append, body=packed, codec=codec, digest=digest)
 
 
-def _codec_of(context: Context, stream: str) -> int:
+def _codec_for(context: Context, append: Append) -> int:
     """What the stream's setting says; what this version does not know, and no stream, is none."""
+    if append.codec != CODEC_NONE:
+        return CODEC_NONE
     try:
-        config = context.live_replica().stream(stream).config
+        config = context.live_replica().stream_config(append.stream)
     except UnknownStream:
         return CODEC_NONE
     return CODECS.get(str(config.get("compression.type")), CODEC_NONE)

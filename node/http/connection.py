@@ -1,4 +1,4 @@
-"""One client's connection: bounded in number, watched for silence, polite to who speaks no HTTP.
+"""One client's connection, if it speaks HTTP; polite to who speaks neither that nor frames.
 
 aiohttp answers malformed requests before any handler runs, in plain text; here they get a problem
 like all others.
@@ -8,26 +8,27 @@ from __future__ import annotations
 
 import asyncio
 from http import HTTPStatus
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from aiohttp import web
 
 from .context import Context
 from .headers import stamp
+from .place import Place
 from .problems import Problem, problem_response
 
-FIRST_REQUEST_TIMEOUT_S: Final = 30.0
-"""A connection whose first request is not complete by then is closed."""
 KEEPALIVE_TIMEOUT_S: Final = 75.0
 
 
 class Connection(web.RequestHandler):
-    """Beyond `connections_max` a client is told so; beyond twice as many it is cut off."""
-
-    __slots__ = ("_context", "_silence", "is_surplus", "poll")
+    __slots__ = ("_context", "place", "poll")
 
     def __init__(
-        self, context: Context, server: web.Server, loop: asyncio.AbstractEventLoop
+        self,
+        context: Context,
+        place: Place,
+        server: web.Server,
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
         super().__init__(
             server,
@@ -37,34 +38,15 @@ class Connection(web.RequestHandler):
             auto_decompress=False,
         )
         self._context = context
-        self._silence: asyncio.TimerHandle | None = None
-        self.is_surplus = False
+        self.place = place
         self.poll: asyncio.Task[Any] | None = None
         """The task of a read that waits: it ends with the connection."""
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        self._context.connections += 1
-        limit = self._context.config.connections_max
-        self.is_surplus = self._context.connections > limit
-        if self._context.connections > 2 * limit:
-            cast("asyncio.Transport", transport).abort()
-            return
-        loop = asyncio.get_running_loop()
-        self._silence = loop.call_later(FIRST_REQUEST_TIMEOUT_S, transport.close)
-
     def connection_lost(self, exc: BaseException | None) -> None:
-        self._context.connections -= 1
-        self.heard()
+        self.place.leave()
         super().connection_lost(exc)
         if self.poll is not None:
             self.poll.cancel()
-
-    def heard(self) -> None:
-        """The first request is complete."""
-        if self._silence is not None:
-            self._silence.cancel()
-            self._silence = None
 
     def handle_error(
         self,

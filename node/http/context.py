@@ -59,6 +59,8 @@ class Context:
         """Set when the application starts, on its loop."""
         self.stopping = False
         self.connections = 0
+        self.strangers: set[asyncio.Transport] = set()
+        """Open connections that do not speak HTTP, or have not spoken yet."""
         self.bodies = Budget("request bodies", config.bodies_bytes_max)
         self.answers = Budget("answers", config.answers_bytes_max)
         self.under_way = 0
@@ -89,14 +91,21 @@ class Context:
     @contextmanager
     def counted(self) -> Iterator[None]:
         """Count one request as under way."""
-        self.under_way += 1
-        self.idle.clear()
+        self.begin()
         try:
             yield
         finally:
-            self.under_way -= 1
-            if not self.under_way:
-                self.idle.set()
+            self.end()
+
+    def begin(self) -> None:
+        """Count one request as under way, until `end`."""
+        self.under_way += 1
+        self.idle.clear()
+
+    def end(self) -> None:
+        self.under_way -= 1
+        if not self.under_way:
+            self.idle.set()
 
     @contextmanager
     def waiting(self, request: web.Request) -> Iterator[None]:
@@ -109,7 +118,7 @@ class Context:
         assert task is not None
         if len(self.polls) >= self.config.polls_max:
             raise Problem("throttled", f"{len(self.polls)} reads are waiting already")
-        self._check_stopping()
+        self.check_stopping()
         self.polls.add(task)
         request[WAITED] = True
         connection = cast("Connection", request.protocol)
@@ -119,7 +128,7 @@ class Context:
         except asyncio.CancelledError:
             if self.stopping and task in self.polls and task.cancelling() == 1:
                 task.uncancel()
-                self._check_stopping()
+                self.check_stopping()
             raise
         finally:
             self.polls.discard(task)
@@ -131,7 +140,8 @@ class Context:
         for task in self.polls:
             task.cancel()
 
-    def _check_stopping(self) -> None:
+    def check_stopping(self) -> None:
+        """Raises Problem `shutting_down`."""
         if self.stopping:
             raise Problem("shutting_down", "this node is stopping; ask another one")
 

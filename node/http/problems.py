@@ -81,6 +81,10 @@ class Problem(Exception):
         self.facts = facts
         self.headers: dict[str, str] = {}
 
+    @property
+    def status(self) -> int:
+        return TABLE[self.code].status
+
 
 def invalid(field: str, detail: str, **facts: object) -> Problem:
     """Return the refusal of one `field`, named as the client wrote it."""

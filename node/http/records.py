@@ -7,25 +7,24 @@ import base64
 import binascii
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Annotated, Any, Final, TypeAlias
 
 import msgspec
 from aiohttp import web
 from msgspec import UNSET, Meta, UnsetType
 
-from ...replication.errors import UnknownStream
 from ...replication.types import Append, NoRecord, ProducerStamp, Receipt
 from ...storage.record import Record, encode_records, record_size
 from ..streams_config import ENCODED_BYTES_MAX, RECORDS_MAX
-from . import sent_batch
 from .answers import answer
 from .bodies import BATCHES, Form, read_body, read_struct
 from .compression import compressed
-from .context import Context, context_of
+from .context import context_of
 from .levels import LEVEL_TIMEOUT_S, with_stream
 from .problems import Problem, invalid
 from .queries import INTEGER_MAX, AppendQuery, Count, Query, WriteQuery, read_query
+from .sent_batch import Sent, append_of, largest_size, record_bytes_limit
 from .streams import stream_name
 
 SLICE_RECORDS: Final = 1000
@@ -186,7 +185,7 @@ async def append(request: web.Request, query: WriteQuery) -> web.Response:
     context = context_of(request)
     assert isinstance(query, AppendQuery)
     if request.content_type == BATCHES:
-        batch = await _sent_batch(request, query, stream, key)
+        batch = await append_of(context, await _sent(request, query, stream, key))
     elif query.if_offset is not UNSET or query.condition is not UNSET:
         field = "if_offset" if query.if_offset is not UNSET else "if"
         raise invalid(field, f"goes with a body of {BATCHES}; here it is the field `if`")
@@ -194,27 +193,24 @@ async def append(request: web.Request, query: WriteQuery) -> web.Response:
         body = await read_struct(request, APPEND_FORM)
         records = await to_records(body)
         batch = build_append(stream, body, records, key, record_bytes_limit(context, stream))
-    batch = await compressed(context, batch)
+        batch = await compressed(context, batch)
     receipt = await context.live_replica().append(batch, timeout_s=query.timeout_ms / 1000)
     return answer(request, describe(receipt))
 
 
-async def _sent_batch(
-    request: web.Request, query: AppendQuery, stream: str, key: str | None
-) -> Append:
-    context = context_of(request)
-    conditions: tuple[NoRecord, ...] = ()
-    if not isinstance(query.condition, UnsetType):
-        conditions = tuple(_conditions(_condition_of(query.condition)))
-    batch = await sent_batch.append_of(
-        context,
+async def _sent(request: web.Request, query: AppendQuery, stream: str, key: str | None) -> Sent:
+    return Sent(
         stream,
-        await read_body(request),
+        conditions=conditions_of(query.condition),
+        raw=await read_body(request),
         if_offset=None if isinstance(query.if_offset, UnsetType) else query.if_offset,
         key=key,
-        record_bytes_limit=record_bytes_limit(context, stream),
     )
-    return replace(batch, conditions=conditions)
+
+
+def conditions_of(text: str | UnsetType) -> tuple[NoRecord, ...]:
+    """Return the conditions that a parameter `if` says, none without one. Raises Problem."""
+    return () if isinstance(text, UnsetType) else tuple(_conditions(_condition_of(text)))
 
 
 def _condition_of(text: str) -> Condition:
@@ -252,7 +248,7 @@ def build_append(
 
     Raises Problem `record_too_large`, `batch_too_large`.
     """
-    largest = sent_batch.largest_size(list(map(record_size, records)), record_bytes_limit)
+    largest = largest_size(list(map(record_size, records)), record_bytes_limit)
     encoded = encode_records(records)
     if len(encoded) > ENCODED_BYTES_MAX:
         raise Problem(
@@ -290,23 +286,21 @@ def _conditions(condition: Condition) -> Iterator[NoRecord]:
         yield NoRecord(no_match.eq.encode(), no_match.after, no_match.index)
 
 
-def record_bytes_limit(context: Context, stream: str) -> int:
-    """Return the stream's own limit if it is known here; the state machine has the last word."""
-    try:
-        config = context.live_replica().stream(stream).config
-    except UnknownStream:
-        return ENCODED_BYTES_MAX
-    return int(config["max.message.bytes"])
-
-
 def idempotency_key(request: web.Request) -> str | None:
     """Return the request's key, None if it has none; raises Problem `invalid_request`."""
     given = request.headers.getall("Idempotency-Key", [])
     if not given:
         return None
-    if len(given) > 1 or not _KEY.fullmatch(given[0]):
-        raise invalid("Idempotency-Key", "wanted once, 1 to 256 visible ASCII characters")
-    return given[0]
+    if len(given) > 1:
+        raise invalid("Idempotency-Key", "wanted once")
+    return checked_key(given[0], "Idempotency-Key")
+
+
+def checked_key(key: str, field: str) -> str:
+    """Raises Problem `invalid_request`."""
+    if not _KEY.fullmatch(key):
+        raise invalid(field, "wanted 1 to 256 visible ASCII characters")
+    return key
 
 
 async def get_receipt(request: web.Request) -> web.Response:
@@ -317,9 +311,7 @@ async def get_receipt(request: web.Request) -> web.Response:
     """
     name = stream_name(request, writes=False)
     read_query(request, Query)
-    key = request.match_info["key"]
-    if not _KEY.fullmatch(key):
-        raise invalid("key", "wanted 1 to 256 visible ASCII characters")
+    key = checked_key(request.match_info["key"], "key")
     context = context_of(request)
     await context.live_replica().read_barrier(timeout_s=LEVEL_TIMEOUT_S)
     await with_stream(context, name)

@@ -22,21 +22,29 @@ records are not: one large batch at a time is looked at, on another thread.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from operator import add
 from typing import Final, NamedTuple
 
+import msgspec
+
 from ...replication.dedupe import body_digest
-from ...replication.types import Append, ProducerStamp
+from ...replication.errors import UnknownStream
+from ...replication.types import Append, NoRecord, ProducerStamp
 from ...storage.batch import BATCH_HEADER_SIZE, CHAIN_START, NO_PRODUCER, Batch, parse_batch
 from ...storage.codec import CODECS, codec_name
 from ...storage.errors import CorruptBatch, UnpacksTooLarge
-from ...storage.record import Row, decode_rows, encode_rows, row_size
+from ...storage.record import decode_rows, row_size
 from ..streams_config import ENCODED_BYTES_MAX, RECORDS_MAX
-from .compression import INLINE_BYTES_MAX
+from .compression import INLINE_BYTES_MAX, compressed, compressed_inline
 from .context import Context
 from .problems import Problem, invalid
 from .queries import INTEGER_MAX
 
 _ZEROS: Final = ("base_offset", "timestamp", "term", "index")
+_encoder: Final = msgspec.msgpack.Encoder()
+"""Writes rows as `encode_rows` does, but for empty headers."""
 
 
 class Contents(NamedTuple):
@@ -49,29 +57,58 @@ class Contents(NamedTuple):
     """Records without a key."""
 
 
-async def append_of(
-    context: Context,
-    stream: str,
-    raw: bytes,
-    *,
-    if_offset: int | None,
-    key: str | None,
-    record_bytes_limit: int,
-) -> Append:
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """An append as it came."""
+
+    stream: str
+    raw: bytes
+    if_offset: int | None = None
+    conditions: tuple[NoRecord, ...] = ()
+    key: str | None = None
+
+
+async def append_of(context: Context, sent: Sent) -> Append:
     """Return what the replica appends. Raises Problem."""
-    batch = _parsed(raw)
-    _check_header(batch)
-    contents = await _contents_of(context, batch, record_bytes_limit)
+    batch = _checked(sent.raw)
+    contents = await _contents_of(context, batch, record_bytes_limit(context, sent.stream))
+    return await compressed(context, _append(sent, batch, contents))
+
+
+def small_append_of(context: Context, sent: Sent) -> Append | None:
+    """Return the same at once; None if its records are so many that another thread looks at them.
+
+    Raises Problem.
+    """
+    batch = _checked(sent.raw)
+    try:
+        contents = contents_of(batch, INLINE_BYTES_MAX, record_bytes_limit(context, sent.stream))
+    except UnpacksTooLarge:
+        return None
+    return compressed_inline(context, _append(sent, batch, contents))
+
+
+def record_bytes_limit(context: Context, stream: str) -> int:
+    """Return the stream's own limit if it is known here; the state machine has the last word."""
+    try:
+        config = context.live_replica().stream_config(stream)
+    except UnknownStream:
+        return ENCODED_BYTES_MAX
+    return int(config["max.message.bytes"])
+
+
+def _append(sent: Sent, batch: Batch, contents: Contents) -> Append:
     stamp = ProducerStamp(batch.producer_id, batch.producer_epoch, batch.sequence)
     return Append(
-        stream=stream,
+        stream=sent.stream,
         body=bytes(batch.body),
         count=batch.count,
         record_bytes_max=contents.record_bytes_max,
         max_timestamp=contents.max_timestamp,
-        if_offset=if_offset,
+        if_offset=sent.if_offset,
+        conditions=sent.conditions,
         producer=None if batch.producer_id == NO_PRODUCER else stamp,
-        idempotency_key=key,
+        idempotency_key=sent.key,
         codec=batch.codec,
         digest=contents.digest,
         keyless=contents.keyless,
@@ -90,6 +127,12 @@ async def _contents_of(context: Context, batch: Batch, limit: int) -> Contents:
             raise Problem(
                 "batch_too_large", f"records: {error.reason}", limit_bytes=ENCODED_BYTES_MAX
             ) from error
+
+
+def _checked(raw: bytes) -> Batch:
+    batch = _parsed(raw)
+    _check_header(batch)
+    return batch
 
 
 def _parsed(raw: bytes) -> Batch:
@@ -156,14 +199,32 @@ def contents_of(batch: Batch, bytes_max: int, record_bytes_limit: int) -> Conten
         raise
     except CorruptBatch as error:
         raise invalid("body", f"{codec_name(batch.codec)}: {error.reason}") from error
-    if encode_rows(rows) != plain:
+    # By columns: a look at each row in Python takes longer than all the rest.
+    keys, values, headers, stamps = zip(*rows, strict=True)
+    absent = (None,) * len(rows)
+    if _encoder.encode(rows) != plain or (headers != absent and {} in headers):
         raise invalid("body", "these records are written in another way when they are packed")
+    plain_keys = None if keys == absent else keys
+    sizes = _lengths(plain_keys, values) if headers == absent else None
+    newest = None if stamps == absent else _newest(stamps)
+    _check_newest(newest, batch.max_timestamp)
     return Contents(
-        largest_size(list(map(row_size, rows)), record_bytes_limit),
-        _newest(rows, batch.max_timestamp),
+        largest_size(sizes or list(map(row_size, rows)), record_bytes_limit),
+        newest,
         body_digest(plain),
-        sum(row[0] is None for row in rows),
+        len(rows) if plain_keys is None else len([key for key in keys if key is None]),
     )
+
+
+def _lengths(
+    keys: Sequence[bytes | None] | None, values: Sequence[bytes | None]
+) -> list[int] | None:
+    """Return what `row_size` says of rows without headers; None if it takes a look at each."""
+    try:
+        lengths = map(len, values)  # type: ignore[arg-type]
+        return list(lengths if keys is None else map(add, map(len, keys), lengths))  # type: ignore[arg-type]
+    except TypeError:
+        return None  # some are without a key, or a value
 
 
 def _check_length(batch: Batch, plain: bytes) -> None:
@@ -193,13 +254,15 @@ def largest_size(sizes: list[int], limit: int) -> int:
     return largest
 
 
-def _newest(rows: list[Row], claimed: int) -> int | None:
+def _newest(stamps: Sequence[int | None]) -> int | None:
     """Return the largest timestamp that a record carries, None if none carries one."""
-    stamps = [row[3] for row in rows if row[3] is not None]
-    if stamps and min(stamps) < 0:
-        place = next(at for at, row in enumerate(rows) if row[3] is not None and row[3] < 0)
-        raise invalid(f"records[{place}].timestamp", f"wanted 0 or more; came {rows[place][3]}")
-    newest = max(stamps, default=None)
+    given = [stamp for stamp in stamps if stamp is not None]
+    if given and min(given) < 0:
+        place = next(at for at, stamp in enumerate(stamps) if stamp is not None and stamp < 0)
+        raise invalid(f"records[{place}].timestamp", f"wanted 0 or more; came {stamps[place]}")
+    return max(given, default=None)
+
+
+def _check_newest(newest: int | None, claimed: int) -> None:
     if claimed != (newest or 0):
         raise invalid("max_timestamp", f"wanted {newest or 0}, as the records say; came {claimed}")
-    return newest

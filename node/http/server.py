@@ -6,8 +6,8 @@ import asyncio
 
 from aiohttp import web
 
+from ..door.arrival import Arrival
 from .app import build_app
-from .connection import Connection
 from .context import Context
 
 _BACKLOG = 1024
@@ -32,7 +32,7 @@ class HttpServer:
         host, port = context.config.http
         try:
             server = await loop.create_server(
-                lambda: Connection(context, manager, loop), host, port, backlog=_BACKLOG
+                lambda: Arrival(context, manager), host, port, backlog=_BACKLOG
             )
         except OSError:
             await runner.cleanup()
@@ -51,4 +51,6 @@ class HttpServer:
 
     async def close(self) -> None:
         self._server.close()
+        for transport in list(self._context.strangers):
+            transport.close()
         await self._runner.cleanup()

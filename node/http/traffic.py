@@ -27,14 +27,20 @@ class Traffic:
         self, request: web.Request, response: web.StreamResponse | None, seconds: float
     ) -> None:
         route = _route(request)
-        status = "gone" if response is None else f"{response.status // 100}xx"
-        key = (*route, status)
-        self.requests[key] = self.requests.get(key, 0) + 1
+        self.count_answer(route, None if response is None else response.status)
         if WAITED not in request:
-            durations = self.durations.get(route)
-            if durations is None:
-                durations = self.durations[route] = Durations(BOUNDS_S)
-            durations.add(seconds)
+            self.time(route, seconds)
+
+    def count_answer(self, route: tuple[str, str], status: int | None) -> None:
+        """`status` None: nobody took it."""
+        key = (*route, "gone" if status is None else f"{status // 100}xx")
+        self.requests[key] = self.requests.get(key, 0) + 1
+
+    def time(self, route: tuple[str, str], seconds: float) -> None:
+        durations = self.durations.get(route)
+        if durations is None:
+            durations = self.durations[route] = Durations(BOUNDS_S)
+        durations.add(seconds)
 
 
 def _route(request: web.Request) -> tuple[str, str]:

@@ -26,9 +26,9 @@ from .records import (
     build_append,
     describe,
     idempotency_key,
-    record_bytes_limit,
     to_records,
 )
+from .sent_batch import record_bytes_limit
 from .streams import checked_name
 
 PARTS_MAX: Final = 100

@@ -131,7 +131,7 @@ async def test_connections_beyond_the_limit_are_told_so_then_cut_off(start_node)
 
 
 async def test_a_connection_that_says_nothing_is_closed(node, monkeypatch) -> None:
-    monkeypatch.setattr("cute_logger.node.http.connection.FIRST_REQUEST_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("cute_logger.node.http.place.FIRST_REQUEST_TIMEOUT_S", 0.05)
     async with connection(node) as (reader, writer):
         writer.write(b"GET /livez HTTP/1.1\r\n")
         await until_closed(reader)
