@@ -42,6 +42,7 @@ from .batch_format import Packed, pack_rows_aside, row_of
 from .caller import Call, Caller
 from .conditions import NO_CONDITIONS, Condition, Conditions, packed_condition
 from .connection import SessionToken
+from .door import DoorAppend
 from .endpoints import Endpoints
 from .errors import BeyondHighWatermark, Refused, UnknownStream
 from .group_calls import GroupCalls
@@ -148,9 +149,8 @@ class AsyncClient(GroupCalls, IndexCalls):
     async def _append_with_key(
         self, stream: str, packed: Packed, key: str, conditions: Conditions, attempts: Attempts
     ) -> Receipt:
-        headers = {wire.IDEMPOTENCY_KEY_HEADER: key}
         try:
-            return await self._append(stream, packed.with_stamp(), attempts, conditions, headers)
+            return await self._append(stream, packed.with_stamp(), attempts, conditions, key)
         except Refused as refusal:
             failure = settled(
                 refusal, unanswered=attempts.unanswered, if_offset=conditions.settled_by
@@ -165,17 +165,18 @@ class AsyncClient(GroupCalls, IndexCalls):
         body: bytes,
         attempts: Attempts,
         conditions: Conditions = NO_CONDITIONS,
-        headers: Mapping[str, str] | None = None,
+        key: str | None = None,
     ) -> Receipt:
         call = Call(
             "POST",
             wire.path_of("v1", "streams", stream, "records"),
             query={"if_offset": conditions.if_offset, "if": conditions.packed},
-            headers=headers or {},
+            headers={} if key is None else {wire.IDEMPOTENCY_KEY_HEADER: key},
             body=body,
             content_type=wire.BATCHES,
             writes=True,
             tells_timeout=True,
+            door=DoorAppend(stream, conditions.if_offset, conditions.packed, key),
         )
         receipt = await self._caller.call(call, attempts, receipt_from)
         self._token.see(receipt.index)

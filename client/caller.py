@@ -10,10 +10,11 @@ from time import monotonic
 from typing import Any, Generic, TypeVar
 
 from . import wire
-from .answers import ClusterInfo, StoredBatches, cluster_from
+from .answers import ClusterInfo, cluster_from
 from .connection import Answer, Connections, NoAnswer, NotSent
+from .door import DoorAnswer, DoorAppend, Doors
 from .endpoints import Endpoints
-from .errors import ClusterUnreachable, CuteError, OutcomeUnknown, Unavailable
+from .errors import ClusterUnreachable, CuteError, NoLeader, OutcomeUnknown, Unavailable
 from .retry import Attempts, Backoff, is_worth_repeating, pause_s, unknown
 
 _log = logging.getLogger(__name__)
@@ -48,6 +49,8 @@ class Call:
     """The leader knows best, though every node answers."""
     tells_timeout: bool = False
     """It takes a `timeout_ms` parameter."""
+    door: DoorAppend | None = None
+    """It is this append, with the body as its batch: through the door of a node that has one."""
 
 
 T = TypeVar("T")
@@ -59,6 +62,7 @@ class Caller:
     def __init__(self, endpoints: Endpoints, *, backoff: Backoff | None = None) -> None:
         self._endpoints = endpoints
         self._connections = Connections()
+        self._doors = Doors()
         self._backoff = backoff or Backoff()
         self._learning: asyncio.Task[None] | None = None
 
@@ -111,7 +115,7 @@ class Caller:
     ) -> _Answered[T] | CuteError:
         """Ask one node. Return its answer or failure; note in `attempts` if it left a doubt."""
         try:
-            answer = await self._send(call, node, attempts)
+            answer = await self._ask(call, node, attempts)
         except NotSent as error:
             self._endpoints.failed(node, monotonic())
             return ClusterUnreachable(f"{node}: {error}")
@@ -119,26 +123,50 @@ class Caller:
             self._endpoints.failed(node, monotonic())
             attempts.unanswered = True
             return OutcomeUnknown(f"{node}: {error}")
-        self._endpoints.answered(node, answer.headers.get(wire.LEADER_HEADER))
+        self._endpoints.answered(node, answer.leader)
         self._learn_if_due(node)
-        failure = wire.error_from(answer.status, answer.headers, answer.body)
+        failure = answer.failure()
         if failure is None:
             return _decoded(answer, attempts, decode)
         if isinstance(failure, OutcomeUnknown):
             attempts.unanswered = True
         if isinstance(failure, Unavailable | OutcomeUnknown):
             self._endpoints.declined(node)
+            if isinstance(failure, NoLeader):
+                self._follow(failure)
         return failure
 
-    async def _send(self, call: Call, node: str, attempts: Attempts) -> Answer:
+    def _follow(self, failure: NoLeader) -> None:
+        """Go where the node says, if it says where the leader is."""
+        leader, url = failure.facts.get("leader"), failure.facts.get("leader_http")
+        if isinstance(leader, str) and isinstance(url, str):
+            self._endpoints.leads(leader, url)
+
+    async def _ask(self, call: Call, node: str, attempts: Attempts) -> Answer | DoorAnswer:
+        """Send the call through the node's door if it may, else as HTTP. Raises as `_send`."""
+        if call.door is not None and self._endpoints.may_lead(node):
+            assert call.body is not None
+            timeout_s = self._timeout_s(call, attempts)
+            answer = await self._doors.append(
+                node, call.door, call.body, timeout_s=timeout_s, timeout_ms=_share_ms(timeout_s)
+            )
+            if answer is not None and not _knows_no_leader(answer):
+                return answer
+            # HTTP waits for a leader, and passes on.
+        return await self._send(call, node, attempts)
+
+    def _timeout_s(self, call: Call, attempts: Attempts) -> float:
         patience_s = ATTEMPT_S
         if call.repeatable and len(self._endpoints.urls) > 1:
             patience_s = min(ATTEMPT_S, IMPATIENT_S * 2**attempts.rounds)
         wanted_s = patience_s + call.wait_s + len(call.body or b"") / BODY_BYTES_PER_S
-        timeout_s = max(0.001, min(wanted_s, attempts.remaining_s(monotonic())))
+        return max(0.001, min(wanted_s, attempts.remaining_s(monotonic())))
+
+    async def _send(self, call: Call, node: str, attempts: Attempts) -> Answer:
+        timeout_s = self._timeout_s(call, attempts)
         query = dict(call.query)
         if call.tells_timeout:
-            query["timeout_ms"] = min(60_000, max(1, int(timeout_s * SERVER_SHARE * 1000)))
+            query["timeout_ms"] = _share_ms(timeout_s)
         headers = {"Accept": wire.MSGPACK, **call.headers}
         if call.body is not None:
             headers["Content-Type"] = call.content_type
@@ -175,6 +203,7 @@ class Caller:
         if self._learning is not None:
             self._learning.cancel()
             await asyncio.gather(self._learning, return_exceptions=True)
+        await self._doors.close()
         await self._connections.close()
 
 
@@ -184,20 +213,24 @@ class _Answered(Generic[T]):
 
 
 def _decoded(
-    answer: Answer, attempts: Attempts, decode: Callable[[Any], T]
+    answer: Answer | DoorAnswer, attempts: Attempts, decode: Callable[[Any], T]
 ) -> _Answered[T] | CuteError:
     try:
-        return _Answered(decode(_shape_of(answer)))
+        return _Answered(decode(answer.shape()))
     except wire.MalformedAnswer as error:
         # A 2xx that cannot be read: whatever was asked for has been done.
         attempts.unanswered = True
         return OutcomeUnknown(f"{answer.node}: {error}")
 
 
-def _shape_of(answer: Answer) -> Any:
-    if answer.content_type.partition(";")[0].strip().lower() == wire.BATCHES:
-        return StoredBatches(answer.headers, answer.body)
-    return wire.decode_body(answer.content_type, answer.body)
+def _share_ms(timeout_s: float) -> int:
+    """Return how long the node may take of an attempt's time."""
+    return min(60_000, max(1, int(timeout_s * SERVER_SHARE * 1000)))
+
+
+def _knows_no_leader(answer: DoorAnswer) -> bool:
+    failure = answer.failure()
+    return isinstance(failure, NoLeader) and failure.facts.get("leader_http") is None
 
 
 def _final(

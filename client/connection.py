@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import aiohttp
 from yarl import URL
+
+from . import wire
+from .answers import StoredBatches
+from .errors import CuteError
 
 CONNECT_TIMEOUT_S = 2.0
 
@@ -44,6 +49,21 @@ class Answer:
     @property
     def content_type(self) -> str:
         return self.headers.get("Content-Type", "")
+
+    @property
+    def leader(self) -> str | None:
+        """Id of the node that leads, as far as this one knows."""
+        return self.headers.get(wire.LEADER_HEADER)
+
+    def failure(self) -> CuteError | None:
+        """Return the failure that it tells, None for a 2xx."""
+        return wire.error_from(self.status, self.headers, self.body)
+
+    def shape(self) -> Any:
+        """Return what is in its body. Raises MalformedAnswer."""
+        if self.content_type.partition(";")[0].strip().lower() == wire.BATCHES:
+            return StoredBatches(self.headers, self.body)
+        return wire.decode_body(self.content_type, self.body)
 
 
 @dataclass(slots=True)

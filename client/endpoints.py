@@ -55,6 +55,20 @@ class Endpoints:
 
         return [endpoint.url for endpoint in sorted(self._endpoints.values(), key=rank)]
 
+    def may_lead(self, url: str) -> bool:
+        """Tell whether the node at `url` may be the leader: no other one is known to be."""
+        leader = self._url_of.get(self._leader or "")
+        return leader is None or leader == url
+
+    def leads(self, node: str, url: str) -> None:
+        """Take over that `node`, at `url`, is the leader."""
+        self._leader = node
+        try:
+            known = self._url_of[node] = base_url(url)
+        except ValueError:
+            return
+        self._endpoints.setdefault(known, _Endpoint(known, given=False))
+
     def answered(self, url: str, leader: str | None) -> None:
         """Note that the node at `url` answered and which node it holds for the leader."""
         self._preferred = url

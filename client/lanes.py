@@ -67,12 +67,10 @@ class LanePool:
         OutcomeUnknown in place of a refusal that does not settle an unanswered attempt, Throttled
         when no lane became free in time.
         """
-        try:
-            # Not wait_for: Python 3.11's swallows a cancellation that comes with the result.
-            async with asyncio.timeout(attempts.remaining_s(monotonic())):
-                await self._slots.acquire()
-        except TimeoutError:
-            raise Throttled("as many appends as this client allows are under way") from None
+        if self._slots.locked():
+            await self._wait_for_slot(attempts)
+        else:
+            await self._slots.acquire()  # at once: no timer is needed
         try:
             for lost in range(_LOST_MAX + 1):
                 lane = await self._take(attempts)
@@ -86,6 +84,14 @@ class LanePool:
             raise AssertionError("unreachable")
         finally:
             self._slots.release()
+
+    async def _wait_for_slot(self, attempts: Attempts) -> None:
+        try:
+            # Not wait_for: Python 3.11's swallows a cancellation that comes with the result.
+            async with asyncio.timeout(attempts.remaining_s(monotonic())):
+                await self._slots.acquire()
+        except TimeoutError:
+            raise Throttled("as many appends as this client allows are under way") from None
 
     async def _append_on(
         self,

@@ -194,6 +194,11 @@ def error_from(status: int, headers: Mapping[str, str], body: bytes) -> CuteErro
     if 200 <= status < 300:
         return None
     problem = _problem_members(headers.get("Content-Type", ""), body)
+    return failure_of(status, problem, _retry_after_s(headers))
+
+
+def failure_of(status: int, problem: Mapping[str, Any], retry_after_s: float | None) -> CuteError:
+    """Return the failure that an answer tells whose status is no 2xx."""
     code = problem.get("code")
     retryable = problem.get("retryable")
     failure = _failure_class(status, code if isinstance(code, str) else None, problem)
@@ -204,7 +209,7 @@ def error_from(status: int, headers: Mapping[str, str], body: bytes) -> CuteErro
         facts={name: value for name, value in problem.items() if name not in _PROBLEM_MEMBERS},
         request_id=request_id if isinstance(request_id, str) else None,
         retryable=retryable if isinstance(retryable, bool) else None,
-        retry_after_s=_retry_after_s(headers),
+        retry_after_s=retry_after_s,
     )
 
 
