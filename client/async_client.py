@@ -6,7 +6,7 @@ import json
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from time import monotonic
 from types import TracebackType
 from typing import Any, Self
@@ -169,7 +169,7 @@ class AsyncClient(GroupCalls, IndexCalls):
     ) -> Receipt:
         call = Call(
             "POST",
-            wire.path_of("v1", "streams", stream, "records"),
+            _records_path(stream),
             query={"if_offset": conditions.if_offset, "if": conditions.packed},
             headers={} if key is None else {wire.IDEMPOTENCY_KEY_HEADER: key},
             body=body,
@@ -574,6 +574,11 @@ def _cut(page: Page, start: int, stop: int) -> Page:
         return page
     kept = [record for record in page.records if start <= (record.offset or 0) < stop]
     return replace(page, records=kept)
+
+
+@lru_cache(maxsize=1024)
+def _records_path(stream: str) -> str:
+    return wire.path_of("v1", "streams", stream, "records")
 
 
 def _stream_path(name: str) -> str:
