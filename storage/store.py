@@ -14,6 +14,9 @@ from .batch import BATCH_HEADER_SIZE, Batch, batch_size, parse_batch
 from .errors import CorruptBatch, IncompleteBatch
 from .filesystem import Buffer, File, FileSystem
 
+SYNC_BYTES = 4 * 1024 * 1024
+"""So much is synced while it is appended: what waits for `sync` is written in one go, and whoever
+syncs on that disk meanwhile, as a write-ahead log does, waits behind all of it."""
 _BLOCK_BYTES = 4096
 
 
@@ -27,6 +30,7 @@ class Store:
         self.size = size
         self._file = file
         self._is_dirty = is_dirty
+        self._synced_size = size
         self._is_vouched = is_vouched
         """All of it was written for sure, so what cannot be read is damage, and no torn tail."""
 
@@ -48,6 +52,8 @@ class Store:
         self._is_dirty = True
         self._file.write_at(self.size, buffers)
         self.size += sum(map(len, buffers))
+        if self.size - self._synced_size >= SYNC_BYTES:
+            self.sync()
 
     def overwrite(self, position: int, buffers: Sequence[Buffer]) -> None:
         """Write in place of bytes that cannot be read. If it fails, they still cannot be."""
@@ -59,6 +65,7 @@ class Store:
         self._is_dirty = True
         self._file.truncate(size)
         self.size = size
+        self._synced_size = min(self._synced_size, size)
 
     def read_at(self, position: int, length: int) -> bytes:
         """Return bytes as they are, unchecked; fewer than `length` where the store ends.
@@ -111,6 +118,7 @@ class Store:
         if self._is_dirty:
             self._file.sync()
             self._is_dirty = False
+            self._synced_size = self.size
 
     def close(self) -> None:
         self._file.close()

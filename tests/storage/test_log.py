@@ -349,6 +349,18 @@ def test_a_log_without_a_checkpoint_syncs_a_segment_before_the_next_one(tmp_path
         assert f"{5:020d}.log" not in disk.synced
 
 
+def test_what_waits_for_a_sync_is_never_much(tmp_path: Path) -> None:
+    disk = WatchedDisk()
+    half = SYNC_BYTES // 2
+    with Log.open(f"{tmp_path}/log", files=disk, vouched=LogState()) as log:
+        log.append([batch(0, half)])
+        assert disk.synced_names() == []
+        log.append([batch(1, half)])
+        assert disk.synced_names() == [f"{0:020d}.log"]
+        log.append([batch(2, half)])
+        assert disk.synced_names() == []
+
+
 def test_a_reopened_log_syncs_what_an_earlier_process_left_in_the_cache(tmp_path: Path) -> None:
     Log.open(f"{tmp_path}/log").append(batches(0, 3))
     disk = WatchedDisk()
