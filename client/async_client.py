@@ -45,6 +45,7 @@ from .connection import SessionToken
 from .door import DoorAppend
 from .endpoints import Endpoints
 from .errors import BeyondHighWatermark, Refused, UnknownStream
+from .follow import Following
 from .group_calls import GroupCalls
 from .index_calls import IndexCalls
 from .lanes import LanePool, Stamp
@@ -432,15 +433,16 @@ class AsyncClient(GroupCalls, IndexCalls):
         """Yield what `tail` yields, as it arrives: pages with at least one record each."""
         if start is not None:
             checked_offset("start", start)
-        tail = Tail(
-            self._tail_page,
-            self._caller.leave_node,
-            checked_stream(stream),
-            start,
-            key=key,
-            on_gap=on_gap,
+        following = Following(self._caller, self._token, self._tail_page)
+
+        def leave_node() -> None:
+            following.close()
+            self._caller.leave_node()
+
+        name = checked_stream(stream)
+        return _until_closed(
+            Tail(following, leave_node, name, start, key=key, on_gap=on_gap), following
         )
-        return tail.pages()
 
     async def _tail_page(
         self,
@@ -561,6 +563,16 @@ class AsyncClient(GroupCalls, IndexCalls):
     def _attempts(self, timeout: float | None, extra_s: float = 0.0) -> Attempts:
         seconds = self._timeout if timeout is None else checked_timeout(timeout)
         return Attempts(monotonic() + seconds + extra_s)
+
+
+async def _until_closed(tail: Tail, following: Following) -> AsyncGenerator[Page, None]:
+    """Yield the tail's pages; the node is told when nobody wants more."""
+    try:
+        async with aclosing(tail.pages()) as pages:
+            async for page in pages:
+                yield page
+    finally:
+        following.close()
 
 
 async def _packed(records: Sequence[Record], compression: str | None) -> Packed:

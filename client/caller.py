@@ -12,9 +12,10 @@ from typing import Any, Generic, TypeVar
 from . import wire
 from .answers import ClusterInfo, cluster_from
 from .connection import Answer, Connections, NoAnswer, NotSent
-from .door import DoorAnswer, DoorAppend, Doors
+from .door import DoorAnswer, DoorAppend, Doors, Subscription
 from .endpoints import Endpoints
 from .errors import ClusterUnreachable, CuteError, NoLeader, OutcomeUnknown, Unavailable
+from .frames import MalformedFrame, PageHead
 from .retry import Attempts, Backoff, is_worth_repeating, pause_s, unknown
 
 _log = logging.getLogger(__name__)
@@ -24,6 +25,8 @@ ATTEMPT_S = 5.0
 IMPATIENT_S = 1.0
 """What may be repeated waits so long at first, twice as long in each round: a node that hangs is
 noticed about when the others have elected another leader."""
+PATIENCE_S = 5.0
+"""A node that pushes nothing for so long, not even an empty page, is left."""
 BODY_BYTES_PER_S = 2 * 1024 * 1024
 SERVER_SHARE = 0.8
 """Share of an attempt's time the node is told to use, so that its answer can still arrive."""
@@ -99,6 +102,40 @@ class Caller:
                 attempts.rounds += 1
                 tried.clear()
             await asyncio.sleep(pause)
+
+    async def follow(
+        self, stream: str, offset: int | None, after: int | None
+    ) -> Subscription | None:
+        """Have a node push the stream's pages; None if the best node has no door for that.
+
+        Raises ClusterUnreachable.
+        """
+        tried = []
+        for node in self._endpoints.candidates(monotonic(), leader_first=False):
+            try:
+                door = await self._doors.opened(node, ATTEMPT_S)
+                return None if door is None else door.follow(node, stream, offset, after)
+            except NotSent as error:
+                self._endpoints.failed(node, monotonic())
+                tried.append(f"{node}: {error}")
+        raise ClusterUnreachable(f"no node is to be reached: {'; '.join(tried)}")
+
+    async def next_page(self, subscription: Subscription) -> tuple[PageHead, bytes]:
+        """Return the head and the batches of the page that comes next.
+
+        Raises the refusal that ends the subscription, or ClusterUnreachable.
+        """
+        node = subscription.node
+        try:
+            head, batches = await subscription.page(PATIENCE_S)
+        except (NoAnswer, MalformedFrame) as error:
+            self._endpoints.failed(node, monotonic())
+            raise ClusterUnreachable(f"{node}: {error}") from error
+        except Unavailable:
+            self._endpoints.declined(node)
+            raise
+        self._endpoints.answered(node, head.leader)
+        return head, batches
 
     def leave_node(self) -> None:
         """Ask other nodes than the one that answered last for a while."""

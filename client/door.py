@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from dataclasses import dataclass
 from functools import partial
 from time import monotonic
@@ -21,7 +22,7 @@ from . import frames, wire
 from .answers import Receipt
 from .connection import CONNECT_TIMEOUT_S, NoAnswer, NotSent
 from .errors import CuteError
-from .frames import AppendHead, Hello, MalformedFrame, ProblemAnswer, ReceiptAnswer
+from .frames import AppendHead, Hello, MalformedFrame, PageHead, ProblemAnswer, ReceiptAnswer
 
 _log = logging.getLogger(__name__)
 
@@ -31,6 +32,8 @@ SILENT_S = 5.0
 """As much for one that answered nothing."""
 IDLE_S = 300.0
 """A connection that was not used for so long is not used again: the node may be closing it."""
+CREDIT_BYTES = 1024 * 1024
+"""Bytes of pages that may be under way to one reader."""
 SILENCE_S = 0.5
 """A connection on which an append waited so long, and nothing at all came, is given up."""
 _GATHERED_BYTES_MAX = 64 * 1024
@@ -76,15 +79,7 @@ class DoorAnswer:
 
     def failure(self) -> CuteError | None:
         """Return the failure that it tells, None for a receipt."""
-        if isinstance(self.answer, ReceiptAnswer):
-            return None
-        problem = self.answer.problem
-        status, retry_after_s = problem.get("status"), self.answer.retry_after_s
-        return wire.failure_of(
-            status if isinstance(status, int) else 500,
-            problem,
-            None if retry_after_s is None else float(retry_after_s),
-        )
+        return None if isinstance(self.answer, ReceiptAnswer) else failure_in(self.answer)
 
     def shape(self) -> Receipt:
         """Return the receipt, if it is one."""
@@ -122,15 +117,19 @@ class Doors:
         door = self._doors.get(node)
         if door is None or not door.is_usable(monotonic()):
             began = monotonic()
-            door = await self._opened(node, timeout_s)
+            door = await self.opened(node, timeout_s)
             timeout_s -= monotonic() - began
             if door is None:
                 return None
         return DoorAnswer(node, await door.append(append.head(timeout_ms), batch, timeout_s))
 
-    async def _opened(self, node: str, timeout_s: float) -> Door | None:
+    async def opened(self, node: str, timeout_s: float) -> Door | None:
+        """Return the open door of `node`; None if it has none. Raises NotSent."""
         if self._is_closed:
             raise RuntimeError("the client is closed")
+        door = self._doors.get(node)
+        if door is not None and door.is_usable(monotonic()):
+            return door
         if monotonic() < self._shut_until.get(node, 0.0):
             return None
         opening = self._opening.get(node)
@@ -210,8 +209,11 @@ class Door(asyncio.Protocol):
         self._closed = asyncio.Event()
         self._loop = loop
         self._transport: asyncio.Transport
-        self._partial = b""
+        self._partial: list[bytes] = []
+        self._missing_bytes = 0
+        """Until the frame that has begun to come is whole, at least."""
         self._waiting: dict[int, asyncio.Future[ReceiptAnswer | ProblemAnswer]] = {}
+        self._subscriptions: dict[int, Subscription] = {}
         self._last_id = 0
         self._outgoing: list[bytes] = []
         self._outgoing_bytes = 0
@@ -224,7 +226,8 @@ class Door(asyncio.Protocol):
 
     def is_usable(self, now: float) -> bool:
         is_open = self._is_greeted and not self._is_lost
-        return is_open and (bool(self._waiting) or now - self._used_at < IDLE_S)
+        is_in_use = bool(self._waiting or self._subscriptions)
+        return is_open and (is_in_use or now - self._used_at < IDLE_S)
 
     def abort(self) -> None:
         self._is_lost = True
@@ -264,6 +267,32 @@ class Door(asyncio.Protocol):
             if monotonic() >= deadline:
                 raise NotSent("the connection took nothing more in time")
 
+    def follow(self, node: str, stream: str, offset: int | None, after: int | None) -> Subscription:
+        """Raises NotSent."""
+        if self._is_lost:
+            raise NotSent("the connection was lost")
+        request_id = self._last_id = self._last_id % 0xFFFF_FFFF + 1
+        unset = msgspec.UNSET
+        head = frames.FollowHead(
+            stream,
+            CREDIT_BYTES,
+            unset if offset is None else offset,
+            unset if after is None else after,
+        )
+        subscription = self._subscriptions[request_id] = Subscription(self, node, request_id)
+        self.tell(frames.follow_frame(request_id, head))
+        return subscription
+
+    def tell(self, frame: bytes) -> None:
+        """Send what has no answer of its own; these are few and small."""
+        if not self._is_lost:
+            self._used_at = monotonic()
+            self._transport.write(frame)
+
+    def unfollow(self, request_id: int) -> None:
+        if self._subscriptions.pop(request_id, None) is not None:
+            self.tell(frames.unfollow_frame(request_id))
+
     def _send(self, frame: bytes) -> None:
         """Write at once if nothing else is under way, or enough; else with what comes soon."""
         if not self._outgoing and self._waiting:
@@ -294,8 +323,13 @@ class Door(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._heard_at = monotonic()
+        self._partial.append(data)
+        self._missing_bytes -= len(data)
+        if self._missing_bytes > 0:
+            return
         try:
-            whole, self._partial = frames.frames_in(self._partial + data)
+            whole, rest = frames.frames_in(b"".join(self._partial))
+            self._partial, self._missing_bytes = [rest], frames.missing_bytes(rest)
             for frame in whole:
                 self._take(frame)
         except (MalformedFrame, msgspec.MsgspecError) as error:
@@ -305,7 +339,12 @@ class Door(asyncio.Protocol):
 
     def _take(self, frame: frames.Frame) -> None:
         kind, payload = frame.kind, frame.payload
-        if kind == frames.RECEIPT or (kind == frames.PROBLEM and frame.request_id):
+        subscription = self._subscriptions.get(frame.request_id)
+        if subscription is not None and kind in (frames.PAGE, frames.PROBLEM):
+            subscription.take(frame)
+        elif kind == frames.PAGE:
+            pass  # it was on its way when the reader left
+        elif kind == frames.RECEIPT or (kind == frames.PROBLEM and frame.request_id):
             decoder = _receipt_decoder if kind == frames.RECEIPT else _problem_decoder
             answer = self._waiting.get(frame.request_id)
             if answer is not None and not answer.done():
@@ -340,5 +379,79 @@ class Door(asyncio.Protocol):
         for answer in self._waiting.values():
             if not answer.done():
                 answer.set_exception(NoAnswer(reason))
+        for subscription in self._subscriptions.values():
+            subscription.lost(reason)
+        self._subscriptions.clear()
         self.resume_writing()
         self._closed.set()
+
+
+class Subscription:
+    """The pages of one FOLLOW, in order."""
+
+    def __init__(self, door: Door, node: str, request_id: int) -> None:
+        self.node = node
+        self._door = door
+        self._request_id = request_id
+        self._pages: deque[bytes] = deque()
+        self._taken_bytes = 0
+        """Taken since credit was given last."""
+        self._end: Exception | None = None
+        self._waiter: asyncio.Future[None] | None = None
+
+    async def page(self, patience_s: float) -> tuple[PageHead, bytes]:
+        """Return the next page's head and batches; empty ones tell that the node is alive.
+
+        Raises NoAnswer when the connection is lost or nothing comes in time, the refusal that ends
+        the subscription, MalformedFrame.
+        """
+        if not self._pages:
+            await self._wait(patience_s)
+        if not self._pages:
+            assert self._end is not None
+            raise self._end
+        payload = self._pages.popleft()
+        self._taken_bytes += len(payload)
+        if self._taken_bytes >= CREDIT_BYTES // 2:
+            self._door.tell(frames.credit_frame(self._request_id, self._taken_bytes))
+            self._taken_bytes = 0
+        return frames.page_parts(payload)
+
+    async def _wait(self, patience_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + patience_s
+        while not self._pages and self._end is None:
+            self._waiter = loop.create_future()
+            timer = loop.call_at(deadline, self.lost, f"no page within {patience_s:.1f} s")
+            try:
+                await self._waiter
+            finally:
+                timer.cancel()
+
+    def take(self, frame: frames.Frame) -> None:
+        if frame.kind == frames.PAGE:
+            self._pages.append(frame.payload)
+        else:
+            self._end = failure_in(_problem_decoder.decode(frame.payload))
+        self._wake()
+
+    def lost(self, reason: str) -> None:
+        self._end = self._end or NoAnswer(reason)
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def close(self) -> None:
+        self._door.unfollow(self._request_id)
+
+
+def failure_in(answer: ProblemAnswer) -> CuteError:
+    """Return the failure that a node tells."""
+    status, retry_after_s = answer.problem.get("status"), answer.retry_after_s
+    return wire.failure_of(
+        status if isinstance(status, int) else 500,
+        answer.problem,
+        None if retry_after_s is None else float(retry_after_s),
+    )

@@ -17,13 +17,20 @@ HELLO: Final = 1
 APPEND: Final = 2
 RECEIPT: Final = 3
 PROBLEM: Final = 4
+FOLLOW: Final = 5
+PAGE: Final = 6
+CREDIT: Final = 7
+UNFOLLOW: Final = 8
 
-ANSWER_BYTES_MAX: Final = 1 << 20
+ANSWER_BYTES_MAX: Final = 17 << 20
+"""One stored batch may take 16 MiB."""
 
 _FRAME: Final = struct.Struct("<IIB")
 _SIZE_BYTES: Final = 4
 _SIZE_MIN: Final = _FRAME.size - _SIZE_BYTES
 _APPEND: Final = struct.Struct("<IIBH")
+_HEAD_SIZE: Final = struct.Struct("<H")
+_CREDIT: Final = struct.Struct("<IIBI")
 
 
 class Hello(msgspec.Struct, frozen=True):
@@ -39,6 +46,24 @@ class AppendHead(msgspec.Struct, frozen=True, omit_defaults=True):
     condition: str | UnsetType = msgspec.field(name="if", default=UNSET)
     """As JSON."""
     idempotency_key: str | UnsetType = UNSET
+
+
+class FollowHead(msgspec.Struct, frozen=True, omit_defaults=True):
+    stream: str
+    credit: int
+    offset: int | UnsetType = UNSET
+    after: int | UnsetType = UNSET
+
+
+class PageHead(msgspec.Struct, frozen=True):
+    offset: int
+    next_offset: int
+    log_start_offset: int
+    high_watermark: int
+    lag_ms: int
+    leader: str | None
+    term: int
+    index: int
 
 
 class ReceiptBody(msgspec.Struct, frozen=True):
@@ -86,6 +111,39 @@ def append_frame(request_id: int, head: bytes, batch: bytes) -> bytes:
 
 def packed_head(head: AppendHead) -> bytes:
     return _encoder.encode(head)
+
+
+def follow_frame(request_id: int, head: FollowHead) -> bytes:
+    packed = _encoder.encode(head)
+    return _FRAME.pack(_SIZE_MIN + len(packed), request_id, FOLLOW) + packed
+
+
+def credit_frame(request_id: int, credit: int) -> bytes:
+    return _CREDIT.pack(_CREDIT.size - _SIZE_BYTES, request_id, CREDIT, credit)
+
+
+def unfollow_frame(request_id: int) -> bytes:
+    return _FRAME.pack(_SIZE_MIN, request_id, UNFOLLOW)
+
+
+def missing_bytes(data: bytes) -> int:
+    """Return how many bytes at least the frame that `data` begins with lacks."""
+    if len(data) < _SIZE_BYTES:
+        return 1
+    return _SIZE_BYTES + int.from_bytes(data[:_SIZE_BYTES], "little") - len(data)
+
+
+_page_decoder: Final = msgspec.msgpack.Decoder(PageHead)
+
+
+def page_parts(payload: bytes) -> tuple[PageHead, bytes]:
+    """Return the head and the batches of a PAGE. Raises MalformedFrame."""
+    try:
+        start = _HEAD_SIZE.size
+        end = start + _HEAD_SIZE.unpack_from(payload)[0]
+        return _page_decoder.decode(payload[start:end]), payload[end:]
+    except (struct.error, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise MalformedFrame(f"no page: {error}") from error
 
 
 def frames_in(data: bytes) -> tuple[list[Frame], bytes]:

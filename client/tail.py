@@ -1,4 +1,4 @@
-"""Following a stream: long polls, one after the other, at whichever node answers."""
+"""Following a stream: pages, one after the other, from whichever node answers."""
 
 from __future__ import annotations
 
@@ -55,6 +55,7 @@ class Tail:
         key: bytes | str | None = None,
         on_gap: OnGap = "raise",
         wait_ms: int = WAIT_MS,
+        on_end: Callable[[], None] = lambda: None,
         backoff: Backoff | None = None,
     ) -> None:
         """Raises ValueError if `on_gap` is neither "raise" nor "skip"."""
@@ -67,6 +68,7 @@ class Tail:
         self._key = key
         self._on_gap = on_gap
         self._wait_ms = wait_ms
+        self._on_end = on_end
         self._backoff = backoff or Backoff()
         self._beyond_since: float | None = None
 

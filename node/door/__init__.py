@@ -1,1 +1,1 @@
-"""The fast door: appends as length-prefixed frames, on the port that HTTP is served on."""
+"""The fast door: appends and followers as length-prefixed frames, on the port of HTTP."""

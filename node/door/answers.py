@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ...replication.types import Receipt
 from ..http.context import Context
+from ..http.pages import Page
 from ..http.problems import RETRY_AFTER_S, Problem, describe
 from . import frames
 
@@ -39,6 +40,20 @@ def problem_frame(
     retry_after_s = RETRY_AFTER_S if problem.status in (429, 503) else None
     answer = frames.ProblemAnswer(described, retry_after_s, *_seen(context))
     return frames.frame(frames.PROBLEM, request_id, answer)
+
+
+def page_payload(context: Context, page: Page, start: int) -> bytes:
+    """Return a PAGE's payload for who has everything before `start`."""
+    result = page.result
+    head = frames.PageHead(
+        start,
+        page.next_offset,
+        result.log_start_offset,
+        result.high_watermark,
+        result.lag_ms,
+        *_seen(context),
+    )
+    return frames.page_of(head, (batch.data for batch in page.batches))
 
 
 def _seen(context: Context) -> tuple[str, str | None, int, int]:

@@ -12,14 +12,19 @@ from __future__ import annotations
 import asyncio
 from typing import Final, cast
 
+import msgspec
+
 from ..http.context import Context
 from ..http.place import Place
 from ..http.problems import Problem, invalid
+from ..http.streams import checked_name
 from ..units import KiB
 from . import frames
 from .answers import hello, problem_frame
 from .append_call import ROUTE, AppendCall
-from .frames import FrameReader, MalformedFrame
+from .feeds import ROUTE as FOLLOW_ROUTE
+from .feeds import Follower
+from .frames import FollowHead, Frame, FrameReader, MalformedFrame
 
 REQUESTS_MAX: Final = 1024
 """Under way at a time on one connection."""
@@ -30,6 +35,7 @@ WATCH_S: Final = 30.0
 IDLE_S: Final = 600.0
 """A connection on which nothing was asked for so long is closed."""
 _WRITE_BUFFER_BYTES: Final = 256 * KiB
+_follow_decoder: Final = msgspec.msgpack.Decoder(FollowHead)
 
 
 class Door(asyncio.Protocol):
@@ -44,7 +50,9 @@ class Door(asyncio.Protocol):
         self._partial_taken = 0
         """Of the budget, for a frame that is not whole yet."""
         self._under_way = 0
+        self._followers: dict[int, Follower] = {}
         self._answers: list[bytes] = []
+        self._pushed_bytes = 0
         self._is_turn_due = False
         self._is_read_paused = False
         self._is_write_paused = False
@@ -68,6 +76,9 @@ class Door(asyncio.Protocol):
         self._context.bodies.give_back(self._partial_taken)
         self._partial_taken = 0
         self._answers.clear()
+        for follower in self._followers.values():
+            follower.end()
+        self._followers.clear()
         if self._watch is not None:
             self._watch.cancel()
 
@@ -117,8 +128,38 @@ class Door(asyncio.Protocol):
                 return
             self._frames += 1
             self._place.heard()
-            self._under_way += 1
-            AppendCall(self._context, frame, self._answer).begin()
+            if frame.kind in (frames.FOLLOW, frames.CREDIT, frames.UNFOLLOW):
+                self._on_follow(frame)
+            else:
+                self._under_way += 1
+                AppendCall(self._context, frame, self._answer).begin()
+
+    def _on_follow(self, frame: Frame) -> None:
+        """Begin, feed or end a read that stays open."""
+        follower = self._followers.get(frame.request_id)
+        if frame.kind == frames.FOLLOW:
+            self._follow(frame)
+        elif frame.kind == frames.CREDIT:
+            credit = frames.credit_of(frame.payload)
+            if follower is not None:
+                follower.allow(credit)
+        elif follower is not None:
+            del self._followers[frame.request_id]
+            follower.end()
+
+    def _follow(self, frame: Frame) -> None:
+        context = self._context
+        try:
+            context.live_replica()
+            if frame.request_id in self._followers:
+                raise invalid("request_id", "is in use for another FOLLOW")
+            head = _follow_head(frame.payload)
+            follower = context.feeds.follow(self, frame.request_id, head)
+        except Problem as problem:
+            context.traffic.count_answer(FOLLOW_ROUTE, problem.status)
+            self.push(problem_frame(context, frame.request_id, problem))
+        else:
+            self._followers[frame.request_id] = follower
 
     def _hold_partial(self) -> None:
         """Count what there is of a frame against the budget, or read past it."""
@@ -153,6 +194,8 @@ class Door(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._is_write_paused = False
         self._resumed += 1
+        for follower in self._followers.values():
+            follower.look_for_room()
         if self._is_read_paused:
             self._have_turn()
 
@@ -169,6 +212,26 @@ class Door(asyncio.Protocol):
         else:
             self._flush()
 
+    def push(self, frame: bytes) -> None:
+        """Send what nobody waits for, with what else goes soon."""
+        if self._is_closing:
+            return
+        self._answers.append(frame)
+        self._pushed_bytes += len(frame)
+        if self._pushed_bytes >= _WRITE_BUFFER_BYTES:
+            self._flush()
+        else:
+            self._have_turn()
+
+    def forget(self, request_id: int) -> None:
+        """A follower has ended by itself."""
+        self._followers.pop(request_id, None)
+
+    @property
+    def is_choked(self) -> bool:
+        """The client does not take what was sent already."""
+        return self._is_write_paused
+
     def _have_turn(self) -> None:
         """Soon: appends end many at a time, and one write for all costs as much as one for each."""
         if not self._is_turn_due:
@@ -184,7 +247,7 @@ class Door(asyncio.Protocol):
             self._work()
 
     def _flush(self) -> None:
-        answers, self._answers = self._answers, []
+        answers, self._answers, self._pushed_bytes = self._answers, [], 0
         if answers:
             self._transport.write(answers[0] if len(answers) == 1 else b"".join(answers))
 
@@ -204,7 +267,8 @@ class Door(asyncio.Protocol):
         """End a connection on which nothing has moved since the last look."""
         has_part = self._reader.held_bytes > 0
         before, self._seen = self._seen, (self._frames, self._resumed, has_part)
-        if self._seen != before or (self._under_way and not self._is_write_paused):
+        is_in_use = self._under_way > 0 or bool(self._followers)
+        if self._seen != before or (is_in_use and not self._is_write_paused):
             self._idle_s = 0.0
         elif self._is_write_paused:
             self._transport.abort()
@@ -215,3 +279,13 @@ class Door(asyncio.Protocol):
             if self._idle_s >= IDLE_S:
                 self._transport.close()
         self._watch_later()
+
+
+def _follow_head(payload: bytes) -> FollowHead:
+    """Raises Problem."""
+    try:
+        head = _follow_decoder.decode(payload)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise invalid("head", str(error)) from error
+    checked_name("stream", head.stream, writes=False)
+    return head

@@ -16,6 +16,16 @@ directions follow. Numbers are little-endian.
     3     node    RECEIPT  msgpack `ReceiptAnswer`
     4     node    PROBLEM  msgpack `ProblemAnswer`; request_id 0: it is about the connection, which
                            closes
+    5     client  FOLLOW   msgpack `FollowHead`
+    6     node    PAGE     head_size u16 │ head: msgpack `PageHead` │ stored batches, as they are in
+                           an answer to `Accept: application/vnd.cute.batch`
+    7     client  CREDIT   u32: so many bytes of pages more
+    8     client  UNFOLLOW nothing
+
+A FOLLOW is answered with pages until a PROBLEM or an UNFOLLOW under its request_id ends it: one at
+once, then as records are committed, and an empty one every 2.5 s while there are none. The node
+sends while there is credit, so one page may pass it. Trimmed records end it with `offset_trimmed`.
+CREDIT and UNFOLLOW for what has ended meanwhile are nobody's fault, and passed over.
 
 A node refuses kinds, versions and members of a head that it does not know; a client passes over
 members of answers that it does not know. A node answers appends if it leads, else with the problem
@@ -25,12 +35,15 @@ members of answers that it does not know. A node answers appends if it leads, el
 from __future__ import annotations
 
 import struct
-from typing import Any, Final, NamedTuple
+from collections.abc import Iterable
+from typing import Annotated, Any, Final, NamedTuple
 
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Meta, UnsetType
 
-from ..http.queries import Count, Timeout
+from ...storage.filesystem import Buffer
+from ..http.queries import INTEGER_MAX, Count, Timeout
+from ..units import MiB
 
 VERSION: Final = 1
 PREAMBLE: Final = b"CUTE\x00\x00\x01\n"
@@ -41,12 +54,19 @@ HELLO: Final = 1
 APPEND: Final = 2
 RECEIPT: Final = 3
 PROBLEM: Final = 4
+FOLLOW: Final = 5
+PAGE: Final = 6
+CREDIT: Final = 7
+UNFOLLOW: Final = 8
+
+CREDIT_MAX: Final = 16 * MiB
 
 FRAME: Final = struct.Struct("<IIB")
 """Size, request id, kind."""
 _SIZE_BYTES: Final = 4
 SIZE_MIN: Final = FRAME.size - _SIZE_BYTES
 _HEAD_SIZE: Final = struct.Struct("<H")
+_CREDIT: Final = struct.Struct("<I")
 
 
 class Hello(msgspec.Struct, frozen=True):
@@ -69,6 +89,29 @@ class AppendHead(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     condition: str | UnsetType = msgspec.field(name="if", default=UNSET)
     """The others, as the JSON of the parameter `if`."""
     idempotency_key: str | UnsetType = UNSET
+
+
+class FollowHead(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    stream: str
+    credit: Annotated[int, Meta(ge=1, le=CREDIT_MAX)]
+    offset: Annotated[int, Meta(ge=-INTEGER_MAX, le=INTEGER_MAX)] | UnsetType = UNSET
+    """Where to begin, negative from the end; by default the oldest kept record."""
+    after: Count | UnsetType = UNSET
+    """Begin when the node has applied this index."""
+
+
+class PageHead(msgspec.Struct, frozen=True):
+    """The page is the records of [offset, next_offset): the first batch may begin before it."""
+
+    offset: int
+    next_offset: int
+    log_start_offset: int
+    high_watermark: int
+    lag_ms: int
+    node: str
+    leader: str | None
+    term: int
+    index: int
 
 
 class ReceiptBody(msgspec.Struct, frozen=True):
@@ -119,8 +162,24 @@ _encoder: Final = msgspec.msgpack.Encoder()
 
 
 def frame(kind: int, request_id: int, payload: msgspec.Struct) -> bytes:
-    packed = _encoder.encode(payload)
-    return FRAME.pack(SIZE_MIN + len(packed), request_id, kind) + packed
+    return raw_frame(kind, request_id, _encoder.encode(payload))
+
+
+def raw_frame(kind: int, request_id: int, payload: bytes) -> bytes:
+    return FRAME.pack(SIZE_MIN + len(payload), request_id, kind) + payload
+
+
+def page_of(head: PageHead, batches: Iterable[Buffer]) -> bytes:
+    """Return the payload of a PAGE."""
+    packed = _encoder.encode(head)
+    return b"".join((_HEAD_SIZE.pack(len(packed)), packed, *batches))
+
+
+def credit_of(payload: bytes) -> int:
+    """Raises MalformedFrame."""
+    if len(payload) != _CREDIT.size:
+        raise MalformedFrame(f"a CREDIT of {len(payload)} bytes")
+    return int(_CREDIT.unpack(payload)[0])
 
 
 def append_parts(payload: bytes) -> tuple[bytes, bytes]:

@@ -18,6 +18,7 @@ from .problems import Problem
 from .traffic import WAITED, Traffic
 
 if TYPE_CHECKING:
+    from ..door.feeds import Feeds
     from .connection import Connection
     from .forward import Forwarder
 
@@ -72,6 +73,8 @@ class Context:
         """Held while a large batch is looked into: its records may take fifty times its bytes."""
         self.polls: set[asyncio.Task[object]] = set()
         """Tasks of the reads that wait."""
+        self.feeds: Feeds
+        """Set when the server starts."""
         self.traffic = Traffic()
         self._prefix = secrets.token_hex(4)
         self._numbers = itertools.count(1)
@@ -139,6 +142,7 @@ class Context:
         self.stopping = True
         for task in self.polls:
             task.cancel()
+        self.feeds.stop()
 
     def check_stopping(self) -> None:
         """Raises Problem `shutting_down`."""

@@ -7,6 +7,7 @@ import asyncio
 from aiohttp import web
 
 from ..door.arrival import Arrival
+from ..door.feeds import Feeds
 from .app import build_app
 from .context import Context
 
@@ -25,6 +26,7 @@ class HttpServer:
     async def start(cls, context: Context) -> HttpServer:
         """Listen at the configured address; raises OSError if that is not to be had."""
         loop = asyncio.get_running_loop()
+        context.feeds = Feeds(context)
         runner = web.AppRunner(build_app(context), shutdown_timeout=1.0)
         await runner.setup()
         manager = runner.server

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import msgpack
 
-from cute_logger.client.batch_format import pack_row, pack_rows
+from cute_logger.client.batch_format import pack_rows, row_of
 from cute_logger.client.record import Record
 
 PREAMBLE = b"CUTE\x00\x00\x01\n"
@@ -36,7 +36,7 @@ def frame(request_id: int, kind: int, payload: bytes) -> bytes:
 
 
 def batch(*values: bytes, stamp: tuple[int, int, int] | None = None) -> bytes:
-    return pack_rows([pack_row(Record(value)) for value in values], None).with_stamp(stamp)
+    return pack_rows([row_of(Record(value)) for value in values]).with_stamp(stamp)
 
 
 def append(request_id: int, body: bytes, **head: Any) -> bytes:

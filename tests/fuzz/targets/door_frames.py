@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from cute_logger.client.frames import frames_in
 from cute_logger.node.door.append_call import _sent
+from cute_logger.node.door.door import _follow_head
 from cute_logger.node.door.frames import (
     APPEND,
     FRAME,
@@ -11,6 +14,7 @@ from cute_logger.node.door.frames import (
     Frame,
     FrameReader,
     MalformedFrame,
+    credit_of,
 )
 from cute_logger.node.http.problems import Problem
 from fuzz.choices import Choices, edited, packed, type_of
@@ -79,6 +83,12 @@ def _look_into(frame: Frame) -> None:
     else:
         assert sent.stream
         assert 0 < timeout_s <= 60
+    try:
+        assert _follow_head(frame.payload).credit > 0
+    except Problem as problem:
+        _check_refused(problem)
+    with contextlib.suppress(MalformedFrame):
+        assert frame.payload == credit_of(frame.payload).to_bytes(4, "little")
 
 
 def _check_refused(problem: Problem) -> None:
