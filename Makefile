@@ -40,7 +40,7 @@ bench: $(STAMP)  ## produce, read, tail, failover, start, memory; 15 minutes, BE
 	$(BIN)/python deploy/bench.py $(BENCH)
 
 # The others' clients are installed beside the product in an environment of their own.
-bench-peers:  ## the same loads on NATS, etcd, RabbitMQ, ZooKeeper; 40 minutes, BENCH="--quick" 6
+bench-peers:  ## the same loads on NATS, etcd, RabbitMQ, ZooKeeper; 55 minutes, BENCH="--quick" 8
 	$(PYTHON) -m venv build/bench-venv
 	build/bench-venv/bin/pip install --quiet --disable-pip-version-check \
 		--requirement deploy/peers/requirements.txt --editable .

@@ -18,6 +18,7 @@ from cute_logger.node.cli.local_cluster import NodePlace, NodeProcess, leader_of
 
 ADMIN = Case(Kind.ONE_IN_FLIGHT)
 """The settings of a client that only creates, removes and probes."""
+PYTHON = "Python"
 
 
 class System(Protocol):
@@ -27,6 +28,8 @@ class System(Protocol):
     version: str
     durability: str
     """What an acknowledgement means, in a few words."""
+    client: str
+    """The language of the load's client."""
     worker: Sequence[str]
     """The command of a load's worker process."""
 
@@ -52,10 +55,15 @@ class System(Protocol):
     async def stop(self) -> None: ...
 
 
+def title_of(system: System) -> str:
+    return f"{system.name}, {system.client}"
+
+
 class CuteSystem:
     name = "Cute Logger"
     version = "of this checkout"
     durability = "fsync on a majority"
+    client = PYTHON
     worker: Sequence[str] = WORKER
 
     def __init__(self) -> None:

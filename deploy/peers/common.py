@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import ClassVar, Protocol
 
 from processes import free_ports
+from systems import PYTHON
 
 from cute_logger.node.cli.bench.target import Acknowledged, Sender
 
@@ -86,6 +87,7 @@ class ThreeNodes:
     """Of all nodes; the first three are those that clients know."""
     settle_s: ClassVar[float] = 5.0
     """How long replicas need to be current after a node's start."""
+    client: str = PYTHON
 
     def __init__(self) -> None:
         self._processes = Processes()
