@@ -26,7 +26,7 @@ import machine
 import peers
 import report
 from bench import ROOT, line_of
-from figures import idle_cpu, kill_leaders, run_case, started
+from figures import fail_over, idle_cpu, run_case, started
 from peers import go_worker
 from peers_report import FULL, QUICK, Findings, Plan, matrix, plots_of, raw_of, text_of
 from processes import rss_mib_of
@@ -89,7 +89,8 @@ async def measure_one(
                 print(f"{title_of(system)}: {line_of(measured)}", flush=True)
             findings.rss_loaded_mib.append(rss_mib_of(system.pids))
             if plan.failovers and system.client == PYTHON:  # appends by the Python client alone
-                findings.failovers.append(await kill_leaders(system, plan.failovers))
+                killed = await fail_over(system, system.kill_leader, plan.failovers)
+                findings.failovers.append(killed)
     except Exception as failure:  # a peer's trouble must not end the others' measurement
         traceback.print_exc()
         findings.failures.append(f"{type(failure).__name__}: {failure}"[:200])
