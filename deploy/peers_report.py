@@ -17,6 +17,9 @@ from systems import CuteSystem, System
 from cute_logger.node.cli.bench.case import Case, Kind
 
 OURS = CuteSystem.name
+BATCH_BYTES = 256 * 1024
+BATCHES_IN_FLIGHT = 5
+"""Of every system's producer; each puts as many records into a batch as suits it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +75,16 @@ class Matrix:
 
 def matrix(plan: Plan) -> Matrix:
     def case(kind: Kind, size: int, rate: float = 0.0, records: int = 0) -> Case:
-        times = (plan.seconds, plan.warm_up_s)
-        return Case(kind, size, seconds=times[0], warm_up_s=times[1], rate=rate, records=records)
+        return Case(
+            kind,
+            size,
+            seconds=plan.seconds,
+            warm_up_s=plan.warm_up_s,
+            rate=rate,
+            records=records,
+            batch_bytes=BATCH_BYTES,
+            in_flight=BATCHES_IN_FLIGHT,
+        )
 
     kept = {size: min(200_000, plan.catch_up_bytes // size) for size in SIZES}
     return Matrix(
@@ -234,9 +245,11 @@ def text_of(
         f"Medians of {plan.rounds} rounds of {plan.seconds:g} s a case (least–largest), ratios"
         " within a round, by our Python client to the better of a peer's clients, case by case;"
         " above 1 Cute Logger moves more, or, for p50 and p99, takes longer. Three nodes of one"
-        " system at a time, the load and one disk share the machine. Batches: Cute"
-        " Logger's client by its defaults; NATS atomic batches, etcd and ZooKeeper transactions of"
-        " up to 500 records and 256 KiB, five under way; RabbitMQ 1,000 messages under way."
+        " system at a time, the load and one disk share the machine. Batches are the same for"
+        f" all: up to {BATCH_BYTES // 1024} KiB, {BATCHES_IN_FLIGHT} under way, with as many"
+        " records as suit each best: for Cute Logger what the bytes allow, for NATS up to the 1,000"
+        " that the server takes in an atomic batch, for etcd and ZooKeeper transactions of up to"
+        " 500; RabbitMQ knows no batches and has up to 1,000 messages under way, of no more bytes."
         " *500/s*: open loop, from when each append was due. *gap*: the longest time without an"
         " acknowledgement, with a new append every 5 ms.\n\n"
         f"{kinds}.\n{absent}{failed}{errors}"

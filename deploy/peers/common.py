@@ -18,8 +18,6 @@ from systems import PYTHON
 
 from cute_logger.node.cli.bench.target import Acknowledged, Sender
 
-BATCHES_IN_FLIGHT = 5
-"""As many as the Cute Logger client keeps under way."""
 STOP_S = 20.0
 
 
@@ -176,9 +174,7 @@ class _BatchSender:
 
 
 @asynccontextmanager
-async def batches(
-    target: AppendMany, stream: str, in_flight: int = BATCHES_IN_FLIGHT
-) -> AsyncIterator[Sender]:
+async def batches(target: AppendMany, stream: str, in_flight: int) -> AsyncIterator[Sender]:
     """Several calls of `append_many` under way at a time."""
     sender = _BatchSender(target, stream, in_flight)
     try:
