@@ -46,7 +46,7 @@ bench-peers:  ## the same loads on NATS, etcd, RabbitMQ, ZooKeeper; 55 minutes, 
 		--requirement deploy/peers/requirements.txt --editable .
 	build/bench-venv/bin/python deploy/bench_peers.py $(BENCH)
 
-growth: $(STAMP)  ## 1 to 1,000 streams and readers, 3 to 7 nodes, 1 to 64 producers, more kept; 10 minutes, BENCH="--quick" 2
+growth: $(STAMP)  ## 1 to 1,000 streams and readers, 3 to 7 nodes, 1 to 64 producers, more kept; 7 minutes, BENCH="--quick" 2
 	$(BIN)/python deploy/growth.py $(BENCH)
 
 profile: $(STAMP)  ## processor time of a produce and a read, layer by layer; some minutes

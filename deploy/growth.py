@@ -3,8 +3,8 @@
     python deploy/growth.py [--quick] [--only CURVE …] [--data FOLDER] [--results FOLDER]
 
 More streams, more kept, more readers, more nodes, more producers: each on a new cluster on
-loopback, one figure after the other. Some ten minutes, with `--quick` two and fewer points. Writes
-`growth-YYYY-MM-DD.md` with a table and the reason of each bend, the figures as JSON, and plots.
+loopback, one figure after the other. Some seven minutes, with `--quick` two and fewer points.
+Writes `growth-YYYY-MM-DD.md` with a table and the reason of each bend, figures as JSON, and plots.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ FULL = Plan(
     readers=(1, 10, 100, 300, 1000),
     nodes=(3, 5, 7),
     producers=(1, 2, 4, 8, 16, 32, 64),
-    seconds=4.0,
-    warm_up_s=1.0,
+    seconds=5.0,
+    warm_up_s=2.0,
 )
 QUICK = Plan(
     streams=(1, 100, 1000),
@@ -68,8 +68,8 @@ QUICK = Plan(
     readers=(1, 100, 1000),
     nodes=(3, 7),
     producers=(1, 8, 64),
-    seconds=1.0,
-    warm_up_s=0.5,
+    seconds=1.5,
+    warm_up_s=1.0,
 )
 TAIL_RATE = 100.0
 
