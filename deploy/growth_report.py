@@ -28,7 +28,7 @@ _PRODUCED = ("pipelined, records/s", "one in flight, records/s")
 TITLES = {
     "streams": Title("Streams", "streams", ("records/s", "p99 ms", "checkpoint ms")),
     "kept": Title("Bytes kept", "MiB", _KEPT),
-    "segments": Title("Segments kept", "segments", (*_KEPT, "checkpoint ms")),
+    "segments": Title("Segments kept", "segments", (*_KEPT, "last checkpoint ms")),
     "readers": Title("Tailing readers", "readers", ("p50 ms", "p99 ms")),
     "nodes": Title("Nodes", "nodes", _PRODUCED),
     "producers": Title("Producers", "producers", (*_PRODUCED, "p50 ms", "p99 ms")),

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from growth_nodes import longest_checkpoint_s, open_files
+from growth_nodes import checkpoints, longest_checkpoint_s, open_files
 from growth_report import Point
 from processes import MIB, cpu_s_of, rss_mib_of
 from systems import CuteSystem, cute_cluster
@@ -52,6 +52,7 @@ async def _spread(
             await client.produce(names[turn % len(names)], batch)
             taken_ms.append((time.monotonic() - sent) * 1000)
 
+    before = await checkpoints(cluster)
     begun, cpu_s = time.monotonic(), cpu_s_of(cluster.pids)
     await asyncio.gather(*(produce() for _ in range(APPENDS_UNDER_WAY)))
     seconds, records = time.monotonic() - begun, len(taken_ms) * BATCH_RECORDS
@@ -63,6 +64,6 @@ async def _spread(
         "p99 ms": cuts[98],
         "nodes' CPU µs a record": cpu_s / records * 1e6,
         "RSS of three nodes, MiB": rss_mib_of(cluster.pids),
-        "checkpoint ms": 1000 * await longest_checkpoint_s(cluster),
+        "checkpoint ms": 1000 * await longest_checkpoint_s(cluster, before),
         "open files of a node": open_files(cluster),
     }
