@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: up test lint demo memory indexes millions catchup compaction bench bench-peers profile chaos mutations fuzz clean
+.PHONY: up test lint demo memory indexes millions catchup compaction bench bench-peers growth profile chaos mutations fuzz clean
 
 up: $(STAMP)  ## a local cluster of three nodes; Ctrl-C stops it and keeps its data
 	$(BIN)/cute up
@@ -36,15 +36,18 @@ catchup: $(STAMP)  ## a node that missed 2 GiB comes back while appends go on
 
 compaction: $(STAMP)  ## five million records on 100,000 keys are compacted while appends and reads go on
 	$(BIN)/python deploy/compaction.py
-bench: $(STAMP)  ## produce, read, tail, failover, start, memory; 15 minutes, BENCH="--quick" 2
+bench: $(STAMP)  ## produce, read, tail, failover, start, memory; 18 minutes, BENCH="--quick" 2
 	$(BIN)/python deploy/bench.py $(BENCH)
 
 # The others' clients are installed beside the product in an environment of their own.
-bench-peers:  ## the same loads on NATS, etcd, RabbitMQ, ZooKeeper; 40 minutes, BENCH="--quick" 6
+bench-peers:  ## the same loads on NATS, etcd, RabbitMQ, ZooKeeper; 55 minutes, BENCH="--quick" 8
 	$(PYTHON) -m venv build/bench-venv
 	build/bench-venv/bin/pip install --quiet --disable-pip-version-check \
 		--requirement deploy/peers/requirements.txt --editable .
 	build/bench-venv/bin/python deploy/bench_peers.py $(BENCH)
+
+growth: $(STAMP)  ## 1 to 1,000 streams and readers, 3 to 7 nodes, 1 to 64 producers, more kept; 7 minutes, BENCH="--quick" 2
+	$(BIN)/python deploy/growth.py $(BENCH)
 
 profile: $(STAMP)  ## processor time of a produce and a read, layer by layer; some minutes
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[profile]'

@@ -4,9 +4,9 @@
 
 Three nodes each on loopback, one system at a time, in turn, again in every round: ratios are taken
 within a round. Every append is fsynced on a majority before it is acknowledged. Clients are the
-ordinary Python ones, so the figures are what a Python program gets; compiled clients get more out
-of the peers. What is not installed is left out, with the reason. Some 40 minutes, with `--quick`
-six. Writes `peers-YYYY-MM-DD.md`, the figures as JSON, and plots as SVG.
+ordinary Python ones, and for NATS and etcd also those in Go, which get more out of the servers:
+ratios are to the better of the two. What is not installed is left out, with the reason. Some 55
+minutes, with `--quick` eight. Writes `peers-YYYY-MM-DD.md`, the figures as JSON, and plots as SVG.
 """
 
 from __future__ import annotations
@@ -26,17 +26,20 @@ import machine
 import peers
 import report
 from bench import ROOT, line_of
-from figures import idle_cpu, kill_leaders, run_case, started
-from peers_report import FULL, OURS, QUICK, Findings, Plan, matrix, plots_of, raw_of, text_of
+from figures import fail_over, idle_cpu, run_case, started
+from peers import go_worker
+from peers_report import FULL, QUICK, Findings, Plan, matrix, plots_of, raw_of, text_of
 from processes import rss_mib_of
-from systems import CuteSystem, System
+from systems import PYTHON, CuteSystem, System, title_of
 
 from cute_logger.node.cli.bench.case import Case, Kind
 
+BUILT = ROOT / "build" / "go"
 
-def systems_of(names: list[str]) -> tuple[dict[str, Callable[[], System]], dict[str, str]]:
+
+def systems_of(names: list[str]) -> tuple[list[Callable[[], System]], dict[str, str]]:
     """Return what can be measured here, and why the rest cannot."""
-    found: dict[str, Callable[[], System]] = {OURS: CuteSystem}
+    found: list[Callable[[], System]] = [CuteSystem]
     missing = {}
     for name in names:
         try:
@@ -46,9 +49,26 @@ def systems_of(names: list[str]) -> tuple[dict[str, Callable[[], System]], dict[
             reason = f"its client is not installed: {error}"
         if reason:
             missing[name] = reason
-        else:
-            found[module.System.name] = module.System
+            continue
+        found.append(module.System)
+        reason = go_worker.why_not(name)
+        try:
+            if reason is None:
+                found.append(_with_go_client(module.System, go_worker.built(name, BUILT)))
+        except OSError as error:
+            reason = str(error)
+        if reason:
+            missing[f"{name} by a Go client"] = reason
     return found, missing
+
+
+def _with_go_client(make: Callable[[], System], program: Path) -> Callable[[], System]:
+    def made() -> System:
+        system = make()
+        system.client, system.worker = "Go", (str(program),)
+        return system
+
+    return made
 
 
 async def measure_one(
@@ -66,10 +86,11 @@ async def measure_one(
             for case in cases:
                 measured = await run_case(system, admin, case)
                 findings.cases[case.name].append(measured)
-                print(f"{system.name}: {line_of(measured)}", flush=True)
+                print(f"{title_of(system)}: {line_of(measured)}", flush=True)
             findings.rss_loaded_mib.append(rss_mib_of(system.pids))
-            if plan.failovers:
-                findings.failovers.append(await kill_leaders(system, plan.failovers))
+            if plan.failovers and system.client == PYTHON:  # appends by the Python client alone
+                killed = await fail_over(system, system.kill_leader, plan.failovers)
+                findings.failovers.append(killed)
     except Exception as failure:  # a peer's trouble must not end the others' measurement
         traceback.print_exc()
         findings.failures.append(f"{type(failure).__name__}: {failure}"[:200])
@@ -78,19 +99,20 @@ async def measure_one(
 
 
 async def measure_all(
-    systems: dict[str, Callable[[], System]], plan: Plan, cases: list[Case], folder: Path
+    makers: list[Callable[[], System]], plan: Plan, cases: list[Case], folder: Path
 ) -> dict[str, Findings]:
-    findings = {name: Findings() for name in systems}
+    findings = {title_of(one): Findings(one.name) for one in (make() for make in makers)}
     for round_number in range(plan.rounds):
-        for i, (name, make) in enumerate(systems.items()):
+        for i, make in enumerate(makers):
+            system = make()
             where = folder / f"{round_number}-{i}"
-            await measure_one(make(), plan, cases, where, findings[name])
+            await measure_one(system, plan, cases, where, findings[title_of(system)])
     return findings
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="six minutes, to see that it works")
+    parser.add_argument("--quick", action="store_true", help="eight minutes, to see that it works")
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--only", nargs="+", choices=peers.NAMES, default=[*peers.NAMES])
     parser.add_argument("--data", type=Path, default=ROOT / "build", help="where nodes write")
@@ -99,13 +121,13 @@ def main() -> int:
     plan = QUICK if arguments.quick else FULL
     if arguments.rounds:
         plan = dataclasses.replace(plan, rounds=arguments.rounds)
-    systems, missing = systems_of(arguments.only)
+    makers, missing = systems_of(arguments.only)
     arguments.data.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="peers-", dir=arguments.data)).resolve()
     try:
         busy = machine.busy_share()
         description, limits = machine.description(), machine.limits(folder, plan.floor_rounds)
-        all_findings = asyncio.run(measure_all(systems, plan, matrix(plan).all, folder))
+        all_findings = asyncio.run(measure_all(makers, plan, matrix(plan).all, folder))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     quick = " --quick" if arguments.quick else ""
@@ -113,7 +135,7 @@ def main() -> int:
         f"`deploy/bench_peers.py{quick}`; {100 * busy:.0f} % of the processors were busy with"
         f" something else before it began.\n\n{report.machine_table(description, limits)}"
     )
-    text = text_of(all_findings, [make() for make in systems.values()], missing, plan, head)
+    text = text_of(all_findings, [make() for make in makers], missing, plan, head)
     raw = {"machine": description, "limits": limits, "systems": raw_of(all_findings)}
     path = report.write(arguments.results, "peers", text, raw, plots_of(all_findings, plan))
     print(f"\n{text}\n{os.path.relpath(path)}")

@@ -144,30 +144,39 @@ def is_calm(moments: list[float], now: float) -> bool:
 @dataclass(frozen=True, slots=True)
 class Failovers:
     gaps_s: list[float]
+    """The longest time without an acknowledgement after each loss of the leader."""
+    return_gaps_s: list[float]
+    """The same after each return of the node that had led."""
     acknowledged: int
+    failed: int
+    """Refused, or with an unknown outcome."""
     lost: int
     doubled: int
 
 
-async def kill_leaders(system: System, times: int) -> Failovers:
-    """Kill the leader again and again under a light load; look for all that was acknowledged."""
+async def fail_over(
+    system: System, take_leader_away: Callable[[], Awaitable[None]], times: int
+) -> Failovers:
+    """Have another node lead again and again under a light load; look for all acknowledged."""
     target = system.target()
     stream = "failover"
     try:
         await target.create(stream)
-        gaps = []
+        gaps, return_gaps = [], []
         async with Ticks(target, stream) as ticks:
             await ticks.gap_s(time.monotonic())
             for _ in range(times):
                 moment = time.monotonic()
-                await system.kill_leader()
+                await take_leader_away()
                 gaps.append(await ticks.gap_s(moment))
+                moment = time.monotonic()
                 await system.heal()
-                await ticks.gap_s(time.monotonic())
+                return_gaps.append(await ticks.gap_s(moment))
         seen = await _read_back(target, stream)
+        await target.remove(stream)
         lost = sum(1 for value in ticks.acknowledged if not seen[value])
         doubled = sum(1 for count in seen.values() if count > 1)
-        return Failovers(gaps, len(ticks.acknowledged), lost, doubled)
+        return Failovers(gaps, return_gaps, len(ticks.acknowledged), ticks.failed, lost, doubled)
     finally:
         await target.close()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import report
@@ -17,6 +17,9 @@ from systems import CuteSystem, System
 from cute_logger.node.cli.bench.case import Case, Kind
 
 OURS = CuteSystem.name
+BATCH_BYTES = 256 * 1024
+BATCHES_IN_FLIGHT = 5
+"""Of every system's producer; each puts as many records into a batch as suits it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +42,9 @@ QUICK = Plan(1, 2.0, 1.5, 0.5, 2 * 1024 * 1024, 1, 2.0, 200)
 
 @dataclass
 class Findings:
-    """Of one system, one entry a round."""
+    """Of one system by one client, one entry a round."""
 
+    system: str
     cases: dict[str, list[Measured]] = field(default_factory=lambda: defaultdict(list))
     starts_s: list[float] = field(default_factory=list)
     idle_cpu: list[float] = field(default_factory=list)
@@ -71,8 +75,16 @@ class Matrix:
 
 def matrix(plan: Plan) -> Matrix:
     def case(kind: Kind, size: int, rate: float = 0.0, records: int = 0) -> Case:
-        times = (plan.seconds, plan.warm_up_s)
-        return Case(kind, size, seconds=times[0], warm_up_s=times[1], rate=rate, records=records)
+        return Case(
+            kind,
+            size,
+            seconds=plan.seconds,
+            warm_up_s=plan.warm_up_s,
+            rate=rate,
+            records=records,
+            batch_bytes=BATCH_BYTES,
+            in_flight=BATCHES_IN_FLIGHT,
+        )
 
     kept = {size: min(200_000, plan.catch_up_bytes // size) for size in SIZES}
     return Matrix(
@@ -129,22 +141,37 @@ def _percentiles(found: Findings, case: Case) -> str:
 
 
 def ratio_rows(all_findings: dict[str, Findings], plan: Plan) -> list[list[str]]:
-    """How many times as many records Cute Logger moves; for latency, how many times as long."""
-    cases, ours = matrix(plan), all_findings[OURS]
-    rows = []
-    for name, found in all_findings.items():
-        if name == OURS:
-            continue
-        ratios = [
-            report.ratio(ours.records_per_s(case), found.records_per_s(case))
-            for case in (*cases.pipelined, *cases.catch_up)
-        ]
-        for case in (cases.one, cases.paced):
-            for percent in ("p50", "p99"):
-                mine, theirs = (each.latency_ms(case, percent) for each in (ours, found))
-                ratios.append(report.ratio(mine, theirs))
-        rows.append([name, *("-" if r is None else svg.number(r) for r in ratios)])
-    return rows
+    """How many times as many records Cute Logger moves; for latency, how many times as long.
+
+    To each peer by the better of its clients, case by case, and to the best of all peers.
+    """
+    (ours,) = (found for found in all_findings.values() if found.system == OURS)
+    peers: dict[str, list[Findings]] = defaultdict(list)
+    for found in all_findings.values():
+        if found.system != OURS:
+            peers[found.system].append(found)
+    if len(peers) > 1:
+        peers["the best of them"] = [found for each in peers.values() for found in each]
+    return [[name, *_ratios(ours, theirs, matrix(plan))] for name, theirs in peers.items()]
+
+
+def _ratios(ours: Findings, theirs: Sequence[Findings], cases: Matrix) -> list[str]:
+    ratios = []
+    for case in (*cases.pipelined, *cases.catch_up):
+        most = _in_each_round(max, [found.records_per_s(case) for found in theirs])
+        ratios.append(report.ratio(ours.records_per_s(case), most))
+    for case in (cases.one, cases.paced):
+        for percent in ("p50", "p99"):
+            least = _in_each_round(min, [found.latency_ms(case, percent) for found in theirs])
+            ratios.append(report.ratio(ours.latency_ms(case, percent), least))
+    return ["-" if ratio is None else svg.number(ratio) for ratio in ratios]
+
+
+def _in_each_round(
+    choose: Callable[[Sequence[float]], float], measured: Sequence[Sequence[float]]
+) -> list[float]:
+    """The best of several, round by round; one that was not measured at all is left out."""
+    return [choose(each) for each in zip(*filter(None, measured), strict=False)]
 
 
 RATIO_HEADINGS = (
@@ -158,8 +185,8 @@ def plots_of(all_findings: dict[str, Findings], plan: Plan) -> dict[str, str]:
     sizes = [f"{size} B" for size in SIZES]
     plots = {}
     for plot, title, chosen in (
-        ("produce", "Produce, batched, fsynced on a majority, Python clients", cases.pipelined),
-        ("catch-up", "Catch-up read by one Python client", cases.catch_up),
+        ("produce", "Produce, batched, fsynced on a majority, one client", cases.pipelined),
+        ("catch-up", "Catch-up read by one client", cases.catch_up),
     ):
         series = []
         for name, found in all_findings.items():
@@ -197,7 +224,7 @@ def text_of(
     plan: Plan,
     head: str,
 ) -> str:
-    kinds = "; ".join(f"{one.name} {one.version}: {one.durability}" for one in systems)
+    kinds = "; ".join({f"{one.name} {one.version}: {one.durability}": None for one in systems})
     absent = "".join(f"\nNot measured: {name}, {why}.\n" for name, why in missing.items())
     failed = "".join(
         f"\n{name}, a round ended early: {failure}\n"
@@ -216,10 +243,13 @@ def text_of(
         f"{report.table(HEADINGS, rows_of(all_findings, plan))}\n"
         f"{report.table(RATIO_HEADINGS, ratio_rows(all_findings, plan))}\n"
         f"Medians of {plan.rounds} rounds of {plan.seconds:g} s a case (least–largest), ratios"
-        " within a round; above 1 Cute Logger moves more, or, for p50 and p99, takes longer. Three"
-        " nodes of one system at a time, the load and one disk share the machine. Batches: Cute"
-        " Logger's client by its defaults; NATS atomic batches, etcd and ZooKeeper transactions of"
-        " up to 500 records and 256 KiB, five under way; RabbitMQ 1,000 messages under way."
+        " within a round, by our Python client to the better of a peer's clients, case by case;"
+        " above 1 Cute Logger moves more, or, for p50 and p99, takes longer. Three nodes of one"
+        " system at a time, the load and one disk share the machine. Batches are the same for"
+        f" all: up to {BATCH_BYTES // 1024} KiB, {BATCHES_IN_FLIGHT} under way, with as many"
+        " records as suit each best: for Cute Logger what the bytes allow, for NATS up to the 1,000"
+        " that the server takes in an atomic batch, for etcd and ZooKeeper transactions of up to"
+        " 500; RabbitMQ knows no batches and has up to 1,000 messages under way, of no more bytes."
         " *500/s*: open loop, from when each append was due. *gap*: the longest time without an"
         " acknowledgement, with a new append every 5 ms.\n\n"
         f"{kinds}.\n{absent}{failed}{errors}"

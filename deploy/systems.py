@@ -11,6 +11,7 @@ from typing import Protocol
 
 from processes import free_ports
 
+from cute_logger.client import AsyncClient
 from cute_logger.node.cli.bench.case import Case, Kind
 from cute_logger.node.cli.bench.runner import WORKER
 from cute_logger.node.cli.bench.target import CuteTarget, Target
@@ -18,6 +19,7 @@ from cute_logger.node.cli.local_cluster import NodePlace, NodeProcess, leader_of
 
 ADMIN = Case(Kind.ONE_IN_FLIGHT)
 """The settings of a client that only creates, removes and probes."""
+PYTHON = "Python"
 
 
 class System(Protocol):
@@ -27,6 +29,8 @@ class System(Protocol):
     version: str
     durability: str
     """What an acknowledgement means, in a few words."""
+    client: str
+    """The language of the load's client."""
     worker: Sequence[str]
     """The command of a load's worker process."""
 
@@ -52,15 +56,22 @@ class System(Protocol):
     async def stop(self) -> None: ...
 
 
+def title_of(system: System) -> str:
+    return f"{system.name}, {system.client}"
+
+
 class CuteSystem:
     name = "Cute Logger"
     version = "of this checkout"
     durability = "fsync on a majority"
+    client = PYTHON
     worker: Sequence[str] = WORKER
 
-    def __init__(self) -> None:
+    def __init__(self, size: int = 3) -> None:
         self.nodes: dict[str, NodeProcess] = {}
+        self._size = size
         self._places: list[NodePlace] = []
+        self._frozen: list[NodeProcess] = []
 
     @property
     def servers(self) -> list[str]:
@@ -71,9 +82,10 @@ class CuteSystem:
         return [node.process.pid for node in self.nodes.values() if node.is_alive]
 
     async def start(self, folder: Path) -> None:
-        ports = free_ports(6)
+        ports = free_ports(2 * self._size)
         self._places = [
-            NodePlace(f"n{i}", ports[i - 1], ports[i + 2], str(folder / f"n{i}")) for i in (1, 2, 3)
+            NodePlace(f"n{i + 1}", ports[2 * i], ports[2 * i + 1], str(folder / f"n{i + 1}"))
+            for i in range(self._size)
         ]
         for place in self._places:
             await self.start_node(place.id)
@@ -96,28 +108,45 @@ class CuteSystem:
     async def kill_leader(self) -> None:
         await self.kill(await self.leader())
 
+    async def freeze_leader(self) -> None:
+        """Stop (SIGSTOP) the node that leads, as if its machine hung; `heal` lets it go on."""
+        leader = await self.leader()
+        leader.signal(signal.SIGSTOP)
+        self._frozen.append(leader)
+
+    async def transfer_leadership(self) -> None:
+        """Have the leader hand over to whoever is best."""
+        async with AsyncClient(self.servers) as client:
+            await client.transfer_leadership()
+
     async def kill_all(self) -> None:
         """As if the power failed, but for the disks."""
         for node in self.nodes.values():
             node.signal(signal.SIGKILL)
         await asyncio.gather(*(node.process.wait() for node in self.nodes.values()))
 
+    def _thaw(self) -> None:
+        while self._frozen:
+            self._frozen.pop().signal(signal.SIGCONT)
+
     async def heal(self) -> None:
+        self._thaw()
         for node in [*self.nodes.values()]:
             if not node.is_alive:
                 await self.start_node(node.place.id)
         await self.leader()
 
     async def stop(self) -> None:
+        self._thaw()
         for node in self.nodes.values():
             node.signal(signal.SIGTERM)
         await asyncio.gather(*(node.process.wait() for node in self.nodes.values()))
 
 
 @asynccontextmanager
-async def cute_cluster(folder: Path) -> AsyncIterator[CuteSystem]:
-    """Three nodes that have a leader; stopped at the end."""
-    system = CuteSystem()
+async def cute_cluster(folder: Path, size: int = 3) -> AsyncIterator[CuteSystem]:
+    """Nodes that have a leader; stopped at the end."""
+    system = CuteSystem(size)
     try:
         await system.start(folder)
         await system.leader()

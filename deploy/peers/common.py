@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import ClassVar, Protocol
 
 from processes import free_ports
+from systems import PYTHON
 
 from cute_logger.node.cli.bench.target import Acknowledged, Sender
 
-BATCHES_IN_FLIGHT = 5
-"""As many as the Cute Logger client keeps under way."""
 STOP_S = 20.0
 
 
@@ -86,6 +85,7 @@ class ThreeNodes:
     """Of all nodes; the first three are those that clients know."""
     settle_s: ClassVar[float] = 5.0
     """How long replicas need to be current after a node's start."""
+    client: str = PYTHON
 
     def __init__(self) -> None:
         self._processes = Processes()
@@ -174,9 +174,7 @@ class _BatchSender:
 
 
 @asynccontextmanager
-async def batches(
-    target: AppendMany, stream: str, in_flight: int = BATCHES_IN_FLIGHT
-) -> AsyncIterator[Sender]:
+async def batches(target: AppendMany, stream: str, in_flight: int) -> AsyncIterator[Sender]:
     """Several calls of `append_many` under way at a time."""
     sender = _BatchSender(target, stream, in_flight)
     try:

@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+from systems import ADMIN
 
+from cute_logger.node.cli.bench.case import Case
 from cute_logger.node.cli.bench.target import Sender
 
 from .common import ThreeNodes, batches, values_in, worker_of
 from .etcd_messages import message
 
 BATCH_VALUES_MAX = 500
-BATCH_BYTES = 256 * 1024
 PAGE_BYTES = 2 * 1024 * 1024
 PAGE_RECORDS = 1000
 ANSWER_BYTES_MAX = 64 * 1024 * 1024
@@ -65,7 +66,7 @@ class System(ThreeNodes):
         self._processes.start(f"n{i}", [SERVER, *arguments], self._folder / f"n{i}.log")
 
     def target(self) -> Target:
-        return Target(self.servers)
+        return Target(self.servers, ADMIN)
 
     async def kill_leader(self) -> None:
         for i, server in enumerate(self.servers):
@@ -88,14 +89,15 @@ def _call(channel: grpc.aio.Channel, method: str, answer: str) -> Any:
 class Target:
     """A stream is a prefix; a client's keys ascend, so that a range is read in order."""
 
-    def __init__(self, servers: Sequence[str]) -> None:
+    def __init__(self, servers: Sequence[str], case: Case) -> None:
+        self._case = case
         self._servers = servers
         self._channel: grpc.aio.Channel | None = None
         self._mine = secrets.token_hex(4)
         self._numbers = itertools.count()
 
     def values_per_send(self, value_bytes: int) -> int:
-        return values_in(BATCH_BYTES, value_bytes, BATCH_VALUES_MAX)
+        return values_in(self._case.batch_bytes, value_bytes, BATCH_VALUES_MAX)
 
     def _method(self, method: str, answer: str) -> Any:
         if self._channel is None:
@@ -130,7 +132,7 @@ class Target:
         await self._method("KV/Txn", "TxnResponse")(request, timeout=ANSWER_S)
 
     def sender(self, stream: str) -> AbstractAsyncContextManager[Sender]:
-        return batches(self, stream)
+        return batches(self, stream, self._case.in_flight)
 
     async def read(self, stream: str, count: int) -> AsyncGenerator[Sequence[bytes], None]:
         key, limit = _first(stream), PAGE_RECORDS

@@ -16,13 +16,15 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.api import StorageType, StreamConfig
+from systems import ADMIN
 
+from cute_logger.node.cli.bench.case import Case
 from cute_logger.node.cli.bench.target import Sender
 
 from .common import ThreeNodes, batches, values_in, worker_of
 
-BATCH_VALUES_MAX = 500
-BATCH_BYTES = 256 * 1024
+BATCH_VALUES_MAX = 1000
+"""The most that the server takes in an atomic batch."""
 ANSWER_S = 10.0
 SERVER = shutil.which("nats-server", path=str(Path(sys.executable).parent))
 
@@ -66,7 +68,7 @@ class System(ThreeNodes):
         self._processes.start(name, [SERVER, "-c", str(config)], self._folder / f"{name}.log")
 
     def target(self) -> Target:
-        return Target(self.servers)
+        return Target(self.servers, ADMIN)
 
     async def kill_leader(self) -> None:
         target = self.target()
@@ -84,13 +86,14 @@ async def _ignore(error: Exception) -> None:
 
 
 class Target:
-    def __init__(self, servers: Sequence[str]) -> None:
+    def __init__(self, servers: Sequence[str], case: Case) -> None:
+        self._case = case
         self._servers = [*servers]
         self._client: Client | None = None
         self._opening = asyncio.Lock()
 
     def values_per_send(self, value_bytes: int) -> int:
-        return values_in(BATCH_BYTES, value_bytes, BATCH_VALUES_MAX)
+        return values_in(self._case.batch_bytes, value_bytes, BATCH_VALUES_MAX)
 
     async def _opened(self) -> Client:
         async with self._opening:
@@ -141,7 +144,7 @@ class Target:
             raise OSError(told["error"].get("description"))
 
     def sender(self, stream: str) -> AbstractAsyncContextManager[Sender]:
-        return batches(self, stream)
+        return batches(self, stream, self._case.in_flight)
 
     async def read(self, stream: str, count: int) -> AsyncGenerator[Sequence[bytes], None]:
         seen = 0

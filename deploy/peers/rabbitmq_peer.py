@@ -13,15 +13,17 @@ from typing import Any
 
 import pika
 from pika.adapters.asyncio_connection import AsyncioConnection
+from systems import ADMIN
 
+from cute_logger.node.cli.bench.case import Case
 from cute_logger.node.cli.bench.target import Sender
 
-from .common import ThreeNodes, batches, worker_of
+from .common import ThreeNodes, batches, values_in, worker_of
 
 logging.getLogger("pika").setLevel(logging.CRITICAL)
 
 BIN = "/usr/lib/rabbitmq/bin"
-BATCH_VALUES = 100
+BATCH_VALUES_MAX = 200
 """There are no batches: as many messages are given to the client at a time."""
 PREFETCH = 2000
 QUORUM = {"x-queue-type": "quorum", "x-quorum-initial-group-size": 3}
@@ -83,7 +85,7 @@ class System(ThreeNodes):
         self._processes.start(f"n{i}", command, self._folder / f"n{i}.log", variables)
 
     def target(self) -> Target:
-        return Target(self.servers)
+        return Target(self.servers, ADMIN)
 
     async def _control(self, i: int, *words: str) -> str:
         done = await asyncio.to_thread(
@@ -113,7 +115,8 @@ class System(ThreeNodes):
 class Target:
     """pika on asyncio; a connection that is lost is made again to the next node."""
 
-    def __init__(self, servers: Sequence[str]) -> None:
+    def __init__(self, servers: Sequence[str], case: Case) -> None:
+        self._case = case
         self._servers = [*servers]
         self._next = 0
         self._connection: AsyncioConnection | None = None
@@ -123,7 +126,7 @@ class Target:
         self._tag = 0
 
     def values_per_send(self, value_bytes: int) -> int:
-        return BATCH_VALUES
+        return values_in(self._case.batch_bytes, value_bytes, BATCH_VALUES_MAX)
 
     async def _opened(self) -> Any:
         async with self._opening:
@@ -207,7 +210,7 @@ class Target:
         await asyncio.gather(*[self._publish(channel, stream, value) for value in values])
 
     def sender(self, stream: str) -> AbstractAsyncContextManager[Sender]:
-        return batches(self, stream, in_flight=10)
+        return batches(self, stream, self._case.in_flight)
 
     async def read(self, stream: str, count: int) -> AsyncGenerator[Sequence[bytes], None]:
         seen = 0

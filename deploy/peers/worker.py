@@ -18,7 +18,7 @@ def main() -> None:
     module = load(sys.argv[1])
 
     def open_target(servers: Sequence[str], job: Job) -> Target:
-        target: Target = module.Target(servers)
+        target: Target = module.Target(servers, job.case)
         return target
 
     serve(open_target)

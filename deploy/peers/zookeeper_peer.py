@@ -12,7 +12,9 @@ from typing import Any
 
 from kazoo.client import KazooClient
 from kazoo.handlers.threading import SequentialThreadingHandler
+from systems import ADMIN
 
+from cute_logger.node.cli.bench.case import Case
 from cute_logger.node.cli.bench.target import Sender
 
 from .common import ThreeNodes, batches, values_in, worker_of
@@ -21,7 +23,6 @@ logging.getLogger("kazoo").setLevel(logging.CRITICAL)
 
 JAR = "/usr/share/java/zookeeper.jar"
 BATCH_VALUES_MAX = 500
-BATCH_BYTES = 256 * 1024
 READS_IN_FLIGHT = 500
 POLL_S = 0.05
 SESSION_S = 4.0
@@ -67,7 +68,7 @@ class System(ThreeNodes):
         self._processes.start(f"n{i}", command, self._folder / f"n{i}.log")
 
     def target(self) -> Target:
-        return Target(self.servers)
+        return Target(self.servers, ADMIN)
 
     async def kill_leader(self) -> None:
         for i, port in enumerate(self._ports[:3]):
@@ -84,13 +85,14 @@ class System(ThreeNodes):
 class Target:
     """kazoo works with threads; its answers come back to the event loop one by one."""
 
-    def __init__(self, servers: Sequence[str]) -> None:
+    def __init__(self, servers: Sequence[str], case: Case) -> None:
+        self._case = case
         self._servers = servers
         self._client: KazooClient | None = None
         self._opening = asyncio.Lock()
 
     def values_per_send(self, value_bytes: int) -> int:
-        return values_in(BATCH_BYTES, value_bytes, BATCH_VALUES_MAX)
+        return values_in(self._case.batch_bytes, value_bytes, BATCH_VALUES_MAX)
 
     async def _opened(self) -> KazooClient:
         async with self._opening:
@@ -126,7 +128,7 @@ class Target:
                 raise result
 
     def sender(self, stream: str) -> AbstractAsyncContextManager[Sender]:
-        return batches(self, stream)
+        return batches(self, stream, self._case.in_flight)
 
     async def read(self, stream: str, count: int) -> AsyncGenerator[Sequence[bytes], None]:
         """There is no reading of ranges: names first, then node by node, many under way."""

@@ -87,7 +87,9 @@ async def _run(
         for worker in workers:
             await _tell(worker, repr(start))
         async with asyncio.timeout(timeout_s):
-            return [Share.from_dict(json.loads(await _line(worker))) for worker in workers]
+            shares = [Share.from_dict(json.loads(await _line(worker))) for worker in workers]
+            await asyncio.gather(*(worker.wait() for worker in workers))
+            return shares
     finally:
         for worker in workers:
             if worker.returncode is None:
