@@ -25,6 +25,7 @@ from cute_logger.storage import (
     build_batch,
 )
 from cute_logger.storage.filesystem import OS_FILES, Buffer, File, OsFileSystem
+from cute_logger.storage.store import SYNC_BYTES
 
 SMALL = LogConfig(segment_bytes_max=1000, index_interval_bytes=200)
 ALL = 10**9
