@@ -6,6 +6,7 @@ Each rule is tested twice: it holds, and the test fails if the rule is broken on
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from operator import itemgetter
 from random import Random
 from typing import Any
 
@@ -24,6 +25,7 @@ from cute_logger.replication.messages import (
     Alive,
     AppendEntries,
     AppendReply,
+    CommitNotice,
     Hello,
     Message,
     PreVoteReply,
@@ -316,6 +318,37 @@ def a_longer_log_is_not_committed_unseen(lone: Lone) -> bool:
     return lone.core.commit_index() == 1
 
 
+def a_notice_commits_what_is_the_leaders_own(lone: Lone) -> bool:
+    """The new leader's commit index lies in a tail of the old one's: it is not the same entry."""
+    lone.follow(1, 1, 1, 1)
+    lone.tell("n2", AppendEntries(2, 1, 0, 0, 0, [Entry(COMMAND + b"1", 1, 1)]))
+    lone.tell("n2", CommitNotice(2, 3, 2))
+    assert lone.core.commit_index() < 3, "another entry is committed"
+    lone.tell("n2", CommitNotice(2, 1, 1))
+    return lone.core.commit_index() == 1 and lone.machine.indexes == [1]
+
+
+def a_notice_of_an_earlier_leader_does_not_count(lone: Lone) -> bool:
+    lone.follow(1, 1, 1)
+    lone.tell("n2", AppendEntries(2, 1, 0, 0, 0, []))
+    lone.tell("n1", CommitNotice(1, 2, 1))
+    return lone.core.commit_index() == 0
+
+
+def the_leader_gives_notice_of_what_it_committed(lone: Lone) -> bool:
+    """With nothing else to send, well before the next heartbeat; nobody is asked to answer."""
+    term = lone.lead()
+    lone.flush()
+    for peer in ("n1", "n2"):
+        lone.tell(peer, AppendReply(term, 1, lone.journal.last_index + 1, success=True))
+    assert lone.core.commit_index() == lone.journal.last_index
+    lone.now += 0.002
+    lone.core.doTick(0.0)
+    told = lone.take(CommitNotice)
+    notice = CommitNotice(term, lone.journal.last_index, term)
+    return sorted(told, key=itemgetter(0)) == [(peer, notice) for peer in PEERS]
+
+
 def what_was_acknowledged_is_not_called_lost(lone: Lone) -> bool:
     """A message was lost, and the next one meets the tail of another leader's log."""
     lone.follow(2, 1, 1, 2, 2, commit=1)
@@ -538,6 +571,18 @@ def _commits_unseen(patch: pytest.MonkeyPatch) -> None:
     patch.setitem(RaftCore._HANDLERS, AppendEntries, on_append)
 
 
+def _notices_believed(patch: pytest.MonkeyPatch) -> None:
+    def on_commit_notice(self: RaftCore, node: Any, notice: CommitNotice) -> bool:
+        self._commit = max(self._commit, min(notice.commit_index, self.journal.last_index))
+        return True
+
+    patch.setitem(RaftCore._HANDLERS, CommitNotice, on_commit_notice)
+
+
+def _no_notice_given(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(RaftCore, "_tell_commit", lambda self: None)
+
+
 def _log_not_compared(patch: pytest.MonkeyPatch) -> None:
     original = RaftCore._on_vote_request
 
@@ -650,6 +695,9 @@ RULES: list[tuple[Rule, Break]] = [
     (a_late_message_does_not_truncate, _always_truncates),
     (a_committed_entry_is_never_overwritten, _always_truncates),
     (a_longer_log_is_not_committed_unseen, _commits_unseen),
+    (a_notice_commits_what_is_the_leaders_own, _notices_believed),
+    (a_notice_of_an_earlier_leader_does_not_count, _notices_believed),
+    (the_leader_gives_notice_of_what_it_committed, _no_notice_given),
     (what_was_acknowledged_is_not_called_lost, _only_commits_are_known),
     (an_old_leader_is_told_of_its_end, _no_answer_to_old_leaders),
     (an_index_for_a_read_waits_for_a_majority, _one_node_is_a_majority),
