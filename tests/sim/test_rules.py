@@ -342,7 +342,7 @@ def the_leader_gives_notice_of_what_it_committed(lone: Lone) -> bool:
     for peer in ("n1", "n2"):
         lone.tell(peer, AppendReply(term, 1, lone.journal.last_index + 1, success=True))
     assert lone.core.commit_index() == lone.journal.last_index
-    lone.now += 0.002
+    lone.now += 0.01
     lone.core.doTick(0.0)
     told = lone.take(CommitNotice)
     notice = CommitNotice(term, lone.journal.last_index, term)
