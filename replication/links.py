@@ -32,6 +32,8 @@ from .messages import (
 logger = logging.getLogger(__name__)
 
 SEND_BUFFER_BYTES_MAX = 96 << 20
+JOINED_BYTES_MAX = 32 << 10
+"""Head and body of a smaller frame leave together; copying a larger one costs more than a call."""
 HELLO_BYTES_MAX = 4096
 """A stranger's first frame; what strangers send is kept in memory, and there may be many."""
 REFUSAL_BYTES_MAX = 4096
@@ -217,8 +219,11 @@ class Outbound(asyncio.Protocol):
         head, body = encode_frame(message)
         if self.transport.get_write_buffer_size() + len(body) > SEND_BUFFER_BYTES_MAX:
             self.transport.abort()
+        elif len(body) <= JOINED_BYTES_MAX:
+            self.transport.write(head + body)
         else:
-            self.transport.writelines((head, body))
+            self.transport.write(head)
+            self.transport.write(body)
 
 
 def _watch(transport: asyncio.Transport) -> None:
