@@ -25,6 +25,7 @@ from .batch import CHAIN_START, Batch, build_batch
 from .cleaner import compact_log
 from .errors import BadCopy, DamagedBatch, OffsetOutOfRange, Poisoned
 from .filesystem import OS_FILES, FileSystem
+from .idle_segments import IdleSegments
 from .index import POSITION_MAX, RELATIVE_OFFSET_MAX
 from .log_state import Compacted, check_segment_bytes_max
 from .log_state import LogConfig as LogConfig
@@ -54,7 +55,9 @@ KEYS_MAX = 500_000
 class Log:
     """An append-only sequence of batches on disk; `open` makes one."""
 
-    def __init__(self, folder: str, config: LogConfig, files: FileSystem) -> None:
+    def __init__(
+        self, folder: str, config: LogConfig, files: FileSystem, idle: IdleSegments
+    ) -> None:
         self.log_start_offset = 0
         """The smallest offset that can be read."""
         self.log_end_offset = 0
@@ -67,7 +70,7 @@ class Log:
         self._files = files
         self._interval_bytes = config.index_interval_bytes
         self._segment_bytes_max = config.segment_bytes_max
-        self._sealed = SealedSegments(files, folder, config.index_interval_bytes)
+        self._sealed = SealedSegments(files, folder, config.index_interval_bytes, idle)
         self._active: Segment | None = None
         self._unsynced_folders: list[str] = []
         self._unsynced_max = 0
@@ -92,6 +95,7 @@ class Log:
         files: FileSystem = OS_FILES,
         vouched: LogState | None = None,
         on_damage: Callable[[DamagedBatch], None] | None = None,
+        idle: IdleSegments | None = None,
     ) -> Log:
         """Open the log in `folder`, or begin one.
 
@@ -106,9 +110,10 @@ class Log:
         Damaged is raised if there is a good batch behind a bad one. Such a log syncs a segment
         before it begins the next one: only its last segment can be torn.
 
-        Sealed segments are checked when they are read. Blocks.
+        Sealed segments are checked when they are read; some stay open, in `idle` if logs of one
+        thread share it. Blocks.
         """
-        log = cls(folder, config, files)
+        log = cls(folder, config, files, IdleSegments() if idle is None else idle)
         try:
             if not files.exists(folder):
                 files.make_folder(folder)
