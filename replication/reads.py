@@ -186,15 +186,16 @@ class LocalReads:
         recent = self._machine.recent.read(stream.id, offset, bytes_max)
         if recent is not None:
             return recent
+        swaps = self._machine.recent.swaps
         found = await self._from_files(
             stream, offset, lambda: self._files.read(stream.id, offset, bytes_max)
         )
-        self._keep(stream, found)
+        self._keep(stream, found, swaps)
         return found
 
-    def _keep(self, stream: Stream, found: list[Batch]) -> None:
+    def _keep(self, stream: Stream, found: list[Batch], swaps: int) -> None:
         if self._machine.streams.get(stream.name) is stream:
-            self._machine.recent.keep(stream.id, found)
+            self._machine.recent.keep(stream.id, found, swaps)
 
     async def _from_files(self, stream: Stream, offset: int, job: Callable[[], T]) -> T:
         """Read from `offset` on, once more where damage was mended. OffsetTrimmed."""
@@ -315,11 +316,11 @@ class LocalReads:
         """An offset before which no record is at or after `timestamp_ms`, and the batches there, if
         a file has them. OffsetTrimmed.
         """
-        start, stream_id = stream.log_start_offset, stream.id
+        start, stream_id, swaps = stream.log_start_offset, stream.id, self._machine.recent.swaps
         offset, found = await self._from_files(
             stream, start, lambda: self._files.read_at_time(stream_id, timestamp_ms, start)
         )
-        self._keep(stream, found)
+        self._keep(stream, found, swaps)
         return offset, found
 
     async def _on_streams_lane(self, job: Callable[[], T]) -> T:
