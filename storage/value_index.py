@@ -22,7 +22,6 @@ import errno
 import logging
 import os
 import shutil
-import struct
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -31,6 +30,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 import msgspec
 
 from .errors import StorageError
+from .lmdb_file import boot, sync_folder, why_torn, write_durably
 from .tree_check import FIRST_KEY, OFFSET_SIZE, TreeCheck, TreeSum
 
 if TYPE_CHECKING:
@@ -44,7 +44,6 @@ _VERSION: Final = 2
 _META_KEY: Final = b"\0"
 _MAP_BYTES_MIN: Final = 1 << 26
 _MARK: Final = "backfilling"
-_MAGIC: Final = 0xBEEFC0DE
 
 Witness: TypeAlias = tuple[int, int]
 """Term and index of the batch that holds the newest record covered."""
@@ -130,16 +129,16 @@ class ValueIndex:
         mark = f"{self._folder}/{_MARK}"
         if os.path.exists(mark):
             with open(mark) as file:
-                if file.read() != _boot():
+                if file.read() != boot():
                     return "the machine went down while it was built"
-        return _why_torn(data)
+        return why_torn(data)
 
     def _open(self, *, backfill: bool) -> None:
         os.makedirs(self._folder, 0o750, exist_ok=True)
         if self._durable:
-            _sync_folder(os.path.dirname(self._folder))
+            sync_folder(os.path.dirname(self._folder))
         if backfill and self._durable:
-            _write_durably(f"{self._folder}/{_MARK}", _boot())
+            write_durably(f"{self._folder}/{_MARK}", boot())
         self.is_backfilling = backfill or os.path.exists(f"{self._folder}/{_MARK}")
         self._map()
         import lmdb
@@ -236,7 +235,7 @@ class ValueIndex:
             raise _failure(error) from error
         if self._durable:
             os.unlink(f"{self._folder}/{_MARK}")
-            _sync_folder(self._folder)
+            sync_folder(self._folder)
 
     def find(
         self,
@@ -402,53 +401,3 @@ def _decode(packed: bytes | None) -> _Meta:
 def _failure(error: Exception) -> StorageError:
     is_full = os.strerror(errno.ENOSPC) in str(error)
     return NoRoom(str(error)) if is_full else BadIndex(str(error))
-
-
-def _why_torn(path: str) -> str | None:
-    """Return why mapping the file would end the process, if it would: LMDB itself believes it."""
-    size = os.path.getsize(path)
-    with open(path, "rb") as file:
-        head = file.read(3 * 4096)
-    if not size:
-        return None
-    lengths = [length for length in (_length(head, 0), _length(head, 4096)) if length is not None]
-    if not lengths:
-        return "it is no LMDB file"
-    return f"it has {size} of {max(lengths)} bytes" if size < max(lengths) else None
-
-
-def _length(head: bytes, position: int) -> int | None:
-    """Return how long the file is by the meta page at `position`."""
-    body = head[position + 16 : position + 152]
-    if len(body) < 136:
-        return None
-    magic, _version, _address, _map_size, page_size = struct.unpack_from("<IIQQI", body)
-    last_page = struct.unpack_from("<Q", body, 120)[0]
-    if magic != _MAGIC or page_size != 4096:
-        return None
-    return int((last_page + 1) * page_size)
-
-
-def _boot() -> str:
-    """Return what is another text after the machine went down."""
-    try:
-        with open("/proc/sys/kernel/random/boot_id") as file:
-            return file.read()
-    except OSError:
-        return f"unknown, process {os.getpid()}"
-
-
-def _write_durably(path: str, content: str) -> None:
-    with open(path, "w") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    _sync_folder(os.path.dirname(path))
-
-
-def _sync_folder(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
