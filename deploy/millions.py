@@ -106,14 +106,15 @@ async def read_files(folder: str, total: int) -> None:
 
         async def by_offset(number: int) -> None:
             (batch,) = log.read(number, 1)
-            assert next(batch.records_from(number)).offset == number
+            (record,) = batch.records_at([number])
+            assert record.offset == number
 
         first = log.read(0, 1)[0].timestamp
         newest = log.read(total - 1, 1)[0].timestamp
 
         async def by_time(number: int) -> None:
             offset = log.find_timestamp(first + number)
-            next(log.read(offset, 1)[0].records_from(offset))
+            next(log.read(offset, 1)[0].records_from(offset, few=True))
 
         show("by offset in process", await time_reads(by_offset, total))
         show("by time in process", await time_reads(by_time, newest - first + 1))

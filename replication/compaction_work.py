@@ -96,6 +96,20 @@ class RunWork:
         swap(log, run_of(self.run), self._compaction.made)
         return size, Outcome.DONE
 
+    @property
+    def bytes_written(self) -> int:
+        """By this node, for the segment that is in its place."""
+        made = self._compaction.made if self._compaction is not None else None
+        return made.size if made is not None else 0
+
+    @property
+    def records_removed(self) -> int:
+        """By this node, when it put the segment in its place."""
+        compaction = self._compaction
+        if compaction is None or compaction.made is None:
+            return 0
+        return compaction.records_before - compaction.made.records
+
     def abandon(self) -> None:
         if self._compaction is not None:
             self._compaction.abandon()

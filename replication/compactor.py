@@ -83,12 +83,18 @@ class Compactor:
         self._wall_ms = wall_ms
         self._wake = wake
         self._is_busy = False
+        self._step_began = 0.0
         self._next_at = 0.0
         self._look_at = upstream.now() + limits.compaction_period_s
         self._work: RunWork | None = None
         self._pass: PassWork | None = None
         self._proposed: CompactedRun | None = None
         self._borrowing = Borrowing(jobs, core, stream_files, post, self._borrowed)
+
+    @property
+    def is_passing(self) -> bool:
+        """Does this node look a stream through, and have it compacted?"""
+        return self._pass is not None
 
     def poll(self, now: float, *, is_serving: bool, is_fetching: bool) -> None:
         """Called now and then. `is_serving`: another node fetches a snapshot from here, whose
@@ -97,6 +103,7 @@ class Compactor:
         self._borrowing.poll(now)
         if self._is_busy or is_fetching or self._borrowing.is_active or now < self._next_at:
             return
+        self._step_began = now
         if self._machine.compactions:
             self._do_run()
         elif not self._core.is_leader() or self._machine.applied_term != self._core.term():
@@ -116,6 +123,7 @@ class Compactor:
         self._is_busy = False
         self._measures.compacted_bytes += size
         now = upstream.now()
+        self._measures.compaction_s += now - self._step_began
         if len(self._machine.compactions) > BEHIND_MAX:
             self._next_at = now
         else:
@@ -158,6 +166,9 @@ class Compactor:
         if not self._is_first(work.run):
             self._forget_work()
         elif outcome is Outcome.DONE:
+            self._measures.compactions += 1
+            self._measures.compaction_written_bytes += work.bytes_written
+            self._measures.compaction_removed_records += work.records_removed
             self._finish(work.stream_id, lambda each: each is work.run)
         elif outcome is Outcome.WAITS:
             self._pause_until(upstream.now() + WAIT_S)
@@ -183,7 +194,6 @@ class Compactor:
     def _finish(self, stream_id: int, done: Callable[[CompactedRun], bool]) -> None:
         self._work = None
         self._machine.compacted(stream_id, done)
-        self._measures.compactions += 1
         self._wake()
 
     def _repaired(self, run: CompactedRun, is_mended: bool) -> None:

@@ -10,12 +10,15 @@ import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Protocol, TypeAlias
 
 from ..storage.batch import Batch
 from ..storage.errors import CorruptBatch
 from ..storage.index_values import Source, source_of
+from ..storage.memory import give_back
 from ..storage.record import StoredRecord
+from ..storage.tree_check import TreeCheck, TreeSum
 from ..storage.value_index import ValueIndex, Witness
 from .index_files import IndexFiles, Place
 from .indexes import IndexDefinition
@@ -35,6 +38,11 @@ FAR_RECORDS: Final = 200_000
 NEAR_RECORDS: Final = 20_000
 PRUNE_VISITS: Final = 2_000
 PRUNE_RECORDS_MIN: Final = 10_000
+CHECK_VISITS: Final = 2_000
+CHECK_STEP_S: Final = 0.1
+"""Between two steps of the walk that looks for rot: ten million entries take eight minutes."""
+CHECK_PAUSE_S: Final = 86_400.0
+"""Between two walks; the first begins once the index has caught up."""
 _SLICE_RECORDS: Final = 1_000
 
 
@@ -99,11 +107,15 @@ class TreeContent:
         """Entries, each list in order. Changed on the index lane only."""
         self._parts: Iterator[tuple[list[bytes], bool]] | None = None
         self._count = 0
+        self._sum = TreeSum()
+        """Of the entries that are not in the tree yet, or above its `through`."""
         self._witness: Witness | None = None
         self._pending_since: float | None = None
         self._pruned_below = 0
         self._prune_at: bytes | None = None
         self._prune_below = 0
+        self._check: TreeCheck | None = None
+        self._check_at = 0.0
 
     def plan(self, now: float) -> Plan:
         stream = self.stream
@@ -126,11 +138,11 @@ class TreeContent:
         if self._is_commit_due(now, end):
             return self._commit(end)
         if self.tree.is_backfilling and end - self.through < NEAR_RECORDS:
-            return Do(self.tree.end_backfill, _nothing)
+            return Do(partial(_end_backfill, self.tree), _nothing)
         if self.reached < end:
             return Read(self.reached, end)
         self._has_caught_up(end)
-        return self._plan_pruning(start, end)
+        return self._plan_pruning(start, end) or self._plan_check(now)
 
     def _has_caught_up(self, end: int) -> None:
         """What the stream had when this was planned, up to `end`, is in the tree."""
@@ -171,8 +183,8 @@ class TreeContent:
         """The files are to go, or gone: begin at the stream's start."""
         self._opened = self.tree = None
         self.through = self.reached = self._count = 0
-        self._runs, self._parts = [], None
-        self._witness = self._pending_since = self._prune_at = None
+        self._runs, self._parts, self._sum = [], None, TreeSum()
+        self._witness = self._pending_since = self._prune_at = self._check = None
         self.is_ready = False
 
     # ---- taking in
@@ -189,6 +201,7 @@ class TreeContent:
         witness = (batches[-1].term, batches[-1].index) if batches else None
         entries.sort()
         self._runs.append(entries)
+        self._sum = self._sum.plus(TreeSum.of(entries))
         return reached, len(entries), witness
 
     def digested(self, result: object, read: Read, now: float) -> None:
@@ -221,12 +234,14 @@ class TreeContent:
             part, is_last = next(self._parts)
             through, proof = (reached, witness) if is_last else (tree.through, tree.witness)
             try:
-                tree.add(part, through, proof)
+                tree.add(part, through, proof, self._sum if is_last else TreeSum())
             except BaseException:
                 self._parts = None  # from the first one on again: twice is as good as once
                 raise
             if is_last:
-                self._runs, self._parts = [], None
+                self._runs, self._parts, self._sum = [], None, TreeSum()
+                if tree.is_backfilling:
+                    give_back()
             return is_last
 
         def done(is_last: object) -> None:
@@ -249,6 +264,7 @@ class TreeContent:
             if start - self._pruned_below < max(PRUNE_RECORDS_MIN, (end - start) // 4):
                 return None
             self._prune_at, self._prune_below = b"", start
+            self._check = None
         at, below = self._prune_at, self._prune_below
 
         def done(next_at: object) -> None:
@@ -258,6 +274,30 @@ class TreeContent:
                 self._pruned_below = below
 
         return Do(lambda: tree.prune(at, below, PRUNE_VISITS), done)
+
+    # ---- rot
+
+    def _plan_check(self, now: float) -> Plan:
+        """Walk over all entries, now and then: an entry that is not there any more would be missed
+        by nobody. BadIndex has the tree built anew.
+        """
+        tree = self.tree
+        assert tree is not None
+        if now < self._check_at:
+            return None
+        self._check_at = now + CHECK_STEP_S
+
+        def job() -> bool:
+            if self._check is None:
+                self._check = tree.begin_check()
+            return tree.check(self._check, CHECK_VISITS)
+
+        def done(is_whole: object) -> None:
+            if is_whole:
+                self._check = None
+                self._check_at = now + CHECK_PAUSE_S
+
+        return Do(job, done)
 
 
 def in_parts(runs: Sequence[list[bytes]]) -> Iterator[tuple[list[bytes], bool]]:
@@ -299,6 +339,13 @@ def records_of(batch: Batch, read: Read) -> list[StoredRecord]:
     if batch.base_offset >= read.offset and batch.next_offset <= read.end:
         return records
     return [record for record in records if read.offset <= record.offset < read.end]
+
+
+def _end_backfill(tree: ValueIndex) -> None:
+    tree.end_backfill()
+    # Entries and pages by the ten thousand: of what is free by now, a node that has built an index
+    # of five million would keep 150 MB.
+    give_back()
 
 
 def _nothing(_: object) -> None:

@@ -323,10 +323,15 @@ class StateMachine:
 
     def compacted(self, stream_id: int, done: Callable[[CompactedRun], bool]) -> None:
         """Some of a stream's `compactions` are done. What was trimmed since can leave the files."""
-        self.compactions = deque(
-            each for each in self.compactions if each[0] != stream_id or not done(each[1])
-        )
-        self.recent.forget_read(stream_id)
+        left: deque[tuple[int, CompactedRun]] = deque()
+        end_offset = 0
+        for of, run in self.compactions:
+            if of == stream_id and done(run):
+                end_offset = max(end_offset, run.end_offset)
+            else:
+                left.append((of, run))
+        self.compactions = left
+        self.recent.swapped(stream_id, end_offset)
         for stream in self.streams.values():
             if stream.id == stream_id:
                 self.unwritten[stream_id].log_start_offset = stream.log_start_offset

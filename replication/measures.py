@@ -50,8 +50,13 @@ class Measures:
     """Read in the background to look for damage."""
     compacted_bytes: int = 0
     """Read to compact streams: to find out what may go, and to do it."""
+    compaction_written_bytes: int = 0
+    """Of the segments that compaction made here."""
     compactions: int = 0
-    """Segments that compaction made here."""
+    """Runs of segments that compaction made one of here."""
+    compaction_removed_records: int = 0
+    compaction_s: float = 0.0
+    """Its steps took so long, with their time in the queue for the streams' thread."""
     damaged_checkpoints: int = 0
     """Found so and written anew."""
 
@@ -97,6 +102,10 @@ class Vitals:
     """Reads of batches that were answered from memory …"""
     cache_misses: int
     """… and those that went to a file."""
+    is_compacting: bool
+    """A pass is under way, which this node leads."""
+    compactions_waiting: int
+    """Runs agreed upon, that are still to be done to this node's files."""
     group_count: int
     group_lag_max: int
     """Records that the group furthest behind has before it in one stream."""

@@ -186,12 +186,16 @@ class LocalReads:
         recent = self._machine.recent.read(stream.id, offset, bytes_max)
         if recent is not None:
             return recent
+        swaps = self._machine.recent.swaps
         found = await self._from_files(
             stream, offset, lambda: self._files.read(stream.id, offset, bytes_max)
         )
-        if self._machine.streams.get(stream.name) is stream:
-            self._machine.recent.keep(stream.id, found)
+        self._keep(stream, found, swaps)
         return found
+
+    def _keep(self, stream: Stream, found: list[Batch], swaps: int) -> None:
+        if self._machine.streams.get(stream.name) is stream:
+            self._machine.recent.keep(stream.id, found, swaps)
 
     async def _from_files(self, stream: Stream, offset: int, job: Callable[[], T]) -> T:
         """Read from `offset` on, once more where damage was mended. OffsetTrimmed."""
@@ -291,14 +295,16 @@ class LocalReads:
         while offset < stream.next_offset:
             try:
                 if offset < stream.log_start_offset:
-                    offset = await self._time_hint(stream, timestamp_ms)
-                    continue
-                batches = await self._batches(stream, offset, _TIME_READ_BYTES)
+                    offset, batches = await self._time_hint(stream, timestamp_ms)
+                    if not batches:
+                        continue
+                else:
+                    batches = await self._batches(stream, offset, _TIME_READ_BYTES)
             except OffsetTrimmed:
                 continue
             for batch in batches:
                 if batch.max_timestamp >= timestamp_ms:
-                    for record in batch.records_from(offset):
+                    for record in batch.records_from(offset, few=True):
                         if record.timestamp >= timestamp_ms:
                             return record.offset
                 offset = batch.next_offset
@@ -306,12 +312,16 @@ class LocalReads:
                 raise unknown_stream(name)
         return offset
 
-    async def _time_hint(self, stream: Stream, timestamp_ms: int) -> int:
-        """An offset before which no record is at or after `timestamp_ms`. OffsetTrimmed."""
-        start, stream_id = stream.log_start_offset, stream.id
-        return await self._from_files(
-            stream, start, lambda: self._files.find_timestamp(stream_id, timestamp_ms, start)
+    async def _time_hint(self, stream: Stream, timestamp_ms: int) -> tuple[int, list[Batch]]:
+        """An offset before which no record is at or after `timestamp_ms`, and the batches there, if
+        a file has them. OffsetTrimmed.
+        """
+        start, stream_id, swaps = stream.log_start_offset, stream.id, self._machine.recent.swaps
+        offset, found = await self._from_files(
+            stream, start, lambda: self._files.read_at_time(stream_id, timestamp_ms, start)
         )
+        self._keep(stream, found, swaps)
+        return offset, found
 
     async def _on_streams_lane(self, job: Callable[[], T]) -> T:
         result: asyncio.Future[T] = asyncio.get_running_loop().create_future()

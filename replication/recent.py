@@ -19,6 +19,8 @@ class Recent:
         self.hits = 0
         """Reads that were answered from memory."""
         self.misses = 0
+        self.swaps = 0
+        """How often a file came to hold other batches than those that were read from it."""
         self._bytes = 0
         """Of the newest batches."""
         self._stretches = Stretches()
@@ -57,7 +59,8 @@ class Recent:
             return False
         stream_id, batch = self._order[0]
         batches = self._streams.get(stream_id)
-        if batches is not None:
+        # It may have left its stream's before: with the stream, or for what compaction made of it.
+        if batches and batches[0] is batch:
             if batch.next_offset > self._written.get(stream_id, 0):
                 return False
             batches.popleft()
@@ -65,15 +68,27 @@ class Recent:
         self._bytes -= batch.size
         return True
 
-    def keep(self, stream_id: int, batches: list[Batch]) -> None:
-        """Keep what was read from a stream's file, unless it takes more than a part of the room."""
-        if batches and sum(batch.size for batch in batches) <= self._bytes_max // 8:
+    def keep(self, stream_id: int, batches: list[Batch], swaps: int) -> None:
+        """Keep what was read from a stream's file, unless it takes more than a part of the room, or
+        a file was swapped since `swaps`, which the reader took before: it may be of the old one.
+        """
+        if (
+            batches
+            and swaps == self.swaps
+            and sum(batch.size for batch in batches) <= self._bytes_max // 8
+        ):
             self._stretches.add(stream_id, batches)
             self._evict()
 
-    def forget_read(self, stream_id: int) -> None:
-        """The stream's file holds other batches now than those that were read from it."""
+    def swapped(self, stream_id: int, end_offset: int) -> None:
+        """Below `end_offset` the stream's file holds what compaction made, and no other batches
+        that were in it, or came to be.
+        """
+        self.swaps += 1
         self._stretches.forget_stream(stream_id)
+        batches = self._streams.get(stream_id)
+        while batches and batches[0].next_offset <= end_offset:
+            batches.popleft()
 
     def forget_stream(self, stream_id: int) -> None:
         self._stretches.forget_stream(stream_id)

@@ -250,6 +250,8 @@ class Replica(ConditionCalls):
             self._machine.recent.size_bytes,
             self._machine.recent.hits,
             self._machine.recent.misses,
+            engine.compactor.is_passing,
+            len(self._machine.compactions),
             len(self._machine.groups),
             self._machine.groups.lag_max(self._machine.streams),
         )

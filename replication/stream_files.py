@@ -10,6 +10,7 @@ from ..storage.batch import Batch
 from ..storage.errors import DamagedBatch
 from ..storage.filesystem import FileSystem
 from ..storage.folder import DataFolder
+from ..storage.idle_segments import IdleSegments
 from ..storage.index import POSITION_MAX
 from ..storage.log import Log, LogConfig, LogState
 from ..storage.names import SegmentName
@@ -26,6 +27,7 @@ class StreamFiles:
         self._folder = folder
         self._files = files
         self._logs: dict[int, Log] = {}
+        self._idle = IdleSegments()
         self.found_damaged: list[tuple[int, DamagedBatch]] = []
         """What was seen to be damaged when it was opened, by stream id."""
 
@@ -52,7 +54,7 @@ class StreamFiles:
             self.found_damaged.append((stream_id, damage))
 
         self._logs[stream_id] = Log.open(
-            path, _CONFIG, files=self._files, vouched=state, on_damage=on_damage
+            path, _CONFIG, files=self._files, vouched=state, on_damage=on_damage, idle=self._idle
         )
 
     def log(self, stream_id: int) -> Log | None:
@@ -84,14 +86,16 @@ class StreamFiles:
         log = self._logs.get(stream_id)
         return log.read(offset, bytes_max) if log is not None else []
 
-    def find_timestamp(self, stream_id: int, timestamp: int, start: int) -> int:
+    def read_at_time(self, stream_id: int, timestamp: int, start: int) -> tuple[int, list[Batch]]:
         """An offset at or after `start` before which no record of the files is at or after
-        `timestamp` (ms). Raises OffsetOutOfRange if `start` was trimmed meanwhile; DamagedBatch.
+        `timestamp` (ms), and the batch that holds it, if a file does. Raises OffsetOutOfRange if
+        `start` was trimmed meanwhile; DamagedBatch.
         """
         log = self._logs.get(stream_id)
         if log is None or start >= log.log_end_offset:
-            return start
-        return log.find_timestamp(timestamp, start)
+            return start, []
+        offset = log.find_timestamp(timestamp, start)
+        return offset, log.read(offset, 1)
 
     # ---- damage
 

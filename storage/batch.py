@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -40,6 +40,7 @@ from xxhash import xxh3_128_digest
 from .codec import CODEC_NONE, unpack
 from .errors import CorruptBatch, IncompleteBatch
 from .filesystem import Buffer
+from .packed_rows import PackedRows
 from .record import Row, StoredRecord, decode_rows, decode_sparse_rows
 
 BATCH_HEADER_SIZE: Final = 96
@@ -116,13 +117,48 @@ class Batch(msgspec.Struct, frozen=True, gc=False):
             for offset, (key, value, headers, own) in zip(offsets, rows, strict=True)
         ]
 
-    def records_from(self, offset: int, unpacked: Buffer | None = None) -> Iterator[StoredRecord]:
-        """Yield the records at and behind `offset`: who takes few pays for few. Raises as above."""
+    def records_from(
+        self, offset: int, unpacked: Buffer | None = None, *, few: bool = False
+    ) -> Iterator[StoredRecord]:
+        """Yield the records at and behind `offset`. Raises as above.
+
+        With `few` each is decoded when it is asked for, and what is wrong behind it is not noticed:
+        faster for the first of many, and slower for all of them.
+        """
+        if few:
+            packed = self._packed(unpacked)
+            first = packed.number_of(offset - self.base_offset)
+            for number in range(first, len(packed)):
+                yield self._stored(*packed.row(number))
+            return
         offsets, rows = self.rows(unpacked)
         for at in range(bisect_left(offsets, offset), len(rows)):
             key, value, headers, own = rows[at]
             timestamp = self.timestamp if own is None else own
             yield StoredRecord(offsets[at], timestamp, key, value, headers or {})
+
+    def records_at(self, offsets: Iterable[int]) -> list[StoredRecord]:
+        """Return the records at `offsets`, those that are there, and decode no others.
+
+        Raises CorruptBatch.
+        """
+        packed, found = self._packed(None), []
+        for offset in offsets:
+            number = packed.number_of(offset - self.base_offset)
+            if number < len(packed):
+                record = self._stored(*packed.row(number))
+                if record.offset == offset:
+                    found.append(record)
+        return found
+
+    def _packed(self, unpacked: Buffer | None) -> PackedRows:
+        body = self.unpacked() if unpacked is None else unpacked
+        return PackedRows(body, count=self.count, span=self.span)
+
+    def _stored(self, delta: int, row: Row) -> StoredRecord:
+        key, value, headers, own = row
+        timestamp = self.timestamp if own is None else own
+        return StoredRecord(self.base_offset + delta, timestamp, key, value, headers or {})
 
     def rows(self, unpacked: Buffer | None = None) -> tuple[Sequence[int], list[Row]]:
         """Return the records as they lie in the body, and their offsets; raises CorruptBatch."""

@@ -62,6 +62,8 @@ class Compaction:
         self.run = run
         self.made: Made | None = None
         """Once all is written and durable."""
+        self.records_before = 0
+        """Of the run, as far as it was read."""
         self._log = log
         self._cursor = Cursor(run.base_offset, swaps=log.swaps)
         self._rewriter: Rewriter | None = None
@@ -80,6 +82,7 @@ class Compaction:
         if log.first_offset > self.run.base_offset:
             raise OffsetOutOfRange(self.run.base_offset, log.first_offset, log.log_end_offset)
         self._cursor, batches = read_verified(log, self._cursor, bytes_max, end=end_offset)
+        self.records_before += sum(batch.count for batch in batches)
         if self._rewriter is None:
             self._rewriter = Rewriter(self.run.base_offset, batches[0].chain)
         written = [out for batch in batches for out in self._rewriter.add(batch, mask(batch))]

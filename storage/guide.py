@@ -13,6 +13,7 @@ import logging
 from collections.abc import Callable
 from typing import TypeVar
 
+from .batch import BATCH_BYTES_MAX
 from .errors import CorruptBatch, DamagedBatch
 from .index import START, IndexEntry, OffsetIndex
 from .store import Store
@@ -57,11 +58,23 @@ class Guide:
             raise ValueError(f"no batch begins at offset {offset}")
         return walk.position, walk.last.digest()
 
+    def stride(self, hint: IndexEntry) -> int:
+        """Return the bytes from `hint` to the next one, where whatever it leads to has ended; an
+        interval if there is none.
+        """
+        behind = self._index.behind(hint)
+        if (
+            behind is None
+            or behind.position - hint.position > self._interval_bytes + BATCH_BYTES_MAX
+        ):
+            return self._interval_bytes  # no two hints are so far apart, unless some are missing
+        return behind.position - hint.position
+
     def walk(self, start: IndexEntry, is_reached: Callable[[Walk], bool]) -> Walk:
         """Walk from `start` until `is_reached`, or to the end. Raises DamagedBatch."""
         walk = Walk(self._base_offset, start, self._interval_bytes)
         try:
-            walk.run_until(self._store, is_reached)
+            walk.run_until(self._store, is_reached, self.stride(start))
         except CorruptBatch as error:
             raise self.damaged(error, walk.next_offset) from error
         return walk

@@ -19,9 +19,11 @@ kill the process (SIGBUS), while a write raises OSError.
 from __future__ import annotations
 
 import sys
+from array import array
 from bisect import bisect_right
 from collections.abc import Iterable
-from itertools import pairwise
+from itertools import islice
+from operator import lt
 from typing import NamedTuple
 
 from .filesystem import File, FileSystem
@@ -95,6 +97,11 @@ class OffsetIndex:
         key = relative_offset << 32 | _LOW
         number = bisect_right(self._entries, key, 0, self._count)
         return unpack_entry(self._entries[number - 1]) if number else START
+
+    def behind(self, entry: IndexEntry) -> IndexEntry | None:
+        """Return the oldest entry behind `entry`, which may be START; None if that is the last."""
+        number = bisect_right(self._entries, pack_entry(*entry), 0, self._count)
+        return unpack_entry(self._entries[number]) if number < self._count else None
 
     def find_position(self, position: int) -> IndexEntry:
         """Return the newest entry at or below `position`, or START."""
@@ -199,11 +206,16 @@ def doubt_about(entries: list[int]) -> str | None:
     count = count_entries(entries)
     if any(entries[count:]):
         return "an entry behind the end"
-    offsets = [entry >> 32 for entry in entries[:count]]
-    positions = [entry & _LOW for entry in entries[:count]]
-    if any(low >= high for each in (offsets, positions) for low, high in pairwise(each)):
+    # A segment may have half a million of them, and this is done whenever it is opened.
+    halves = memoryview(array("Q", entries[:count])).cast("B").cast("I").tolist()
+    positions, offsets = halves[::2], halves[1::2]
+    if not all(_ascends(each) for each in (offsets, positions)):
         return "entries that do not ascend"
     return None
+
+
+def _ascends(numbers: list[int]) -> bool:
+    return all(map(lt, numbers, islice(numbers, 1, None)))
 
 
 def read_entries(files: FileSystem, path: str) -> list[IndexEntry]:

@@ -15,37 +15,29 @@ A `Log` has no lock: one thread at a time.
 
 from __future__ import annotations
 
-import posixpath
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
+from . import log_opening
 from .batch import CHAIN_START, Batch, build_batch
 from .cleaner import compact_log
 from .errors import BadCopy, DamagedBatch, OffsetOutOfRange, Poisoned
 from .filesystem import OS_FILES, FileSystem
-from .index import POSITION_MAX, RELATIVE_OFFSET_MAX
-from .log_state import Compacted, check_segment_bytes_max
+from .idle_segments import IdleSegments
+from .log_segments import LogSegments
 from .log_state import LogConfig as LogConfig
 from .log_state import LogState as LogState
-from .names import (
-    NEW_SUFFIX,
-    SegmentName,
-    remove_files,
-    remove_new,
-    segment_names,
-    segment_paths,
-)
+from .log_state import check_segment_bytes_max
+from .names import SegmentName
 from .record import Record, StoredRecord, encode_records
-from .recovery import cut_to_vouched, recover_last, stored_sizes, without_replaced
-from .sealed import SealedSegment, SealedSegments
+from .sealed import SealedSegment
 from .segment import Segment
 from .segment_writer import SegmentWriter
 from .store import parse_all
 
 _DEFAULT_CONFIG = LogConfig()
-_VOUCHED_UNSYNCED_MAX = 8
 _PIECE_BYTES = 256 * 1024
 KEYS_MAX = 500_000
 """Told apart by one compaction: 100 MB of memory at most."""
@@ -54,7 +46,9 @@ KEYS_MAX = 500_000
 class Log:
     """An append-only sequence of batches on disk; `open` makes one."""
 
-    def __init__(self, folder: str, config: LogConfig, files: FileSystem) -> None:
+    def __init__(
+        self, folder: str, config: LogConfig, files: FileSystem, idle: IdleSegments
+    ) -> None:
         self.log_start_offset = 0
         """The smallest offset that can be read."""
         self.log_end_offset = 0
@@ -63,23 +57,13 @@ class Log:
         """The newest batch's header: its `data` has no body."""
         self.last_digest = CHAIN_START
         """The newest batch's digest, which the next one carries as its `chain`."""
-        self._folder = folder
-        self._files = files
-        self._interval_bytes = config.index_interval_bytes
-        self._segment_bytes_max = config.segment_bytes_max
-        self._sealed = SealedSegments(files, folder, config.index_interval_bytes)
-        self._active: Segment | None = None
-        self._unsynced_folders: list[str] = []
-        self._unsynced_max = 0
+        self._segments = LogSegments(folder, config, files, idle)
         self.swaps = 0
         """How often a segment took the place of others."""
         self.keeps_trimmed = False
         """Segments stay although they are trimmed, until a trim without it: a compaction that is
         agreed upon needs them.
         """
-        self._has_trimmed = False
-        self._replaced: set[SegmentName] = set()
-        """Segments whose files may still be there, while others have taken their place."""
         self._failure: BaseException | None = None
         self._is_closed = False
 
@@ -92,6 +76,7 @@ class Log:
         files: FileSystem = OS_FILES,
         vouched: LogState | None = None,
         on_damage: Callable[[DamagedBatch], None] | None = None,
+        idle: IdleSegments | None = None,
     ) -> Log:
         """Open the log in `folder`, or begin one.
 
@@ -106,21 +91,19 @@ class Log:
         Damaged is raised if there is a good batch behind a bad one. Such a log syncs a segment
         before it begins the next one: only its last segment can be torn.
 
-        Sealed segments are checked when they are read. Blocks.
+        Sealed segments are checked when they are read; some stay open, in `idle` if logs of one
+        thread share it. Blocks.
         """
-        log = cls(folder, config, files)
+        log = cls(folder, config, files, IdleSegments() if idle is None else idle)
         try:
-            if not files.exists(folder):
-                files.make_folder(folder)
-            remove_new(files, folder, files.listdir(folder))
-            if vouched is None or not vouched.segments:
-                # An earlier process may have made it, and ended before its name was durable.
-                log._unsynced_folders.append(posixpath.dirname(folder) or ".")
-            if vouched is None:
-                log._open_found()
-            else:
-                log._open_vouched(vouched, on_damage)
-            newest = log._active if log._active and log._active.size else log._sealed.last()
+            segments = log._segments
+            log_opening.prepare_folder(segments, is_vouched=bool(vouched and vouched.segments))
+            log.log_start_offset, log.log_end_offset = (
+                log_opening.find(segments)
+                if vouched is None
+                else log_opening.take_vouched(segments, vouched, on_damage)
+            )
+            newest = segments.newest()
             if newest is not None:
                 if newest.damage is not None:
                     if on_damage is None:
@@ -135,11 +118,11 @@ class Log:
     @property
     def size_bytes(self) -> int:
         """Bytes of all batches."""
-        return self._sealed.size_bytes + (self._active.size if self._active else 0)
+        return self._segments.size_bytes
 
     @property
     def segment_count(self) -> int:
-        return len(self._sealed) + (self._active is not None)
+        return self._segments.count
 
     def append(self, batches: Sequence[Batch]) -> None:
         """Write batches at the log end, those for one segment in one write.
@@ -157,9 +140,7 @@ class Log:
         with self._writing():
             rest = list(batches)
             while rest:
-                segment = self._segment_for(rest[0])
-                count = self._fitting(segment, rest)
-                segment.append(rest[:count])
+                segment, count = self._segments.append(rest)
                 del rest[:count]
                 self._end_at(segment)
             self._drop_trimmed()
@@ -186,8 +167,9 @@ class Log:
         """
         self._check()
         with self._writing():
-            if self._active is not None and self._active.size:
-                self._seal_active()
+            active = self._segments.active
+            if active is not None and active.size:
+                self._segments.seal_active()
 
     def trim(self, before: int) -> None:
         """Begin the log at `before`, at once; below the log start offset it changes nothing.
@@ -209,20 +191,15 @@ class Log:
         returns after the trim, then remove.
         """
         self._check()
-        if not self._has_trimmed and not self._replaced:
+        if not self._segments.has_unlisted:
             return
         with self._writing():
-            # Who opens the log without a checkpoint finds what is replaced by what replaced it.
-            there = segment_names(self._files.listdir(self._folder))
-            self._remove_other_files([name for name in there if name not in self._replaced])
-            self._replaced.clear()
-            self._remove_other_files(self._names())
-            self._has_trimmed = False
+            self._segments.remove_unlisted()
 
     @property
     def first_offset(self) -> int:
         """The first offset in the files: above it by a trim is only what can be read."""
-        extents = self._extents()
+        extents = self._segments.extents()
         return extents[0][0] if extents else self.log_end_offset
 
     def read(
@@ -244,7 +221,7 @@ class Log:
         room = bytes_max
         end_offset = self.log_end_offset if end is None else min(end, self.log_end_offset)
         while offset < end_offset and (room > 0 or not found):
-            segment = self._segment_of(offset)
+            segment = self._segments.holding(offset)
             batches = segment.read(offset, room, at_least_one=not found)
             found += batches
             if not batches or batches[-1].next_offset < segment.next_offset:
@@ -264,9 +241,12 @@ class Log:
         start = self.log_start_offset if start is None else start
         if not self.log_start_offset <= start <= self.log_end_offset:
             raise OffsetOutOfRange(start, self.log_start_offset, self.log_end_offset)
-        found = self._sealed.find_timestamp(timestamp, start)
-        if found is None and self._active is not None and self._active.size:
-            found = self._active.find_timestamp(timestamp)
+        found, active = (
+            self._segments.sealed.find_timestamp(timestamp, start),
+            self._segments.active,
+        )
+        if found is None and active is not None and active.size:
+            found = active.find_timestamp(timestamp)
         return self.log_end_offset if found is None else max(found, start)
 
     def segment_end(self, offset: int) -> int:
@@ -305,7 +285,7 @@ class Log:
         batches = [each for each in parse_all(data)[0] if each.base_offset < segment.next_offset]
         if not batches or batches[0].base_offset != offset:
             raise BadCopy(f"no batch of offset {offset}")
-        known = self._sealed.ending_at(segment.next_offset)
+        known = self._segments.sealed.ending_at(segment.next_offset)
         seam = known.seam if known is not None else None
         digest = seam.digest if seam is not None else None
         written = segment.mend(batches, self.link_at(segment.base_offset), digest)
@@ -320,14 +300,14 @@ class Log:
         self._check()
         if not self.first_offset <= offset < self.log_end_offset:
             raise OffsetOutOfRange(offset, self.first_offset, self.log_end_offset)
-        return self._segment_of(offset)
+        return self._segments.holding(offset)
 
     def link_behind(self, batch: Batch) -> bytes | None:
         """Return what the batch behind `batch` has to carry as its chain; None if it is unknown.
 
         Raises DamagedBatch for a compacted segment's last batch that is not the right one.
         """
-        known = self._sealed.ending_at(batch.next_offset)
+        known = self._segments.sealed.ending_at(batch.next_offset)
         if known is None or not known.generation:
             return batch.digest()
         if known.seam is None:
@@ -338,7 +318,7 @@ class Log:
 
     def is_seam(self, offset: int) -> bool:
         """Does a compacted segment end there?"""
-        known = self._sealed.ending_at(offset)
+        known = self._segments.sealed.ending_at(offset)
         return known is not None and known.generation > 0
 
     def segment_start(self, offset: int) -> int:
@@ -349,26 +329,25 @@ class Log:
 
     def sealed_segments(self) -> list[SealedSegment]:
         """Return the segments that can be compacted, oldest first: all but the newest."""
-        known = self._sealed.known()
-        is_last_sealed = self._active is None or not self._active.size
-        return known[:-1] if is_last_sealed else known
+        return self._segments.compactable()
 
     def generation_at(self, offset: int) -> int:
         """Return the generation of the segment that holds `offset`; raises OffsetOutOfRange."""
         self._check()
         if not self.first_offset <= offset < self.log_end_offset:
             raise OffsetOutOfRange(offset, self.first_offset, self.log_end_offset)
-        known = self._sealed.holding(offset)
+        known = self._segments.sealed.holding(offset)
         return known.generation if known is not None else 0
 
     @property
     def segment_bytes_max(self) -> int:
-        return self._segment_bytes_max
+        return self._segments.bytes_max
 
     def new_segment(self, name: SegmentName) -> SegmentWriter:
         """Begin a segment that is to take the place of others."""
         self._check()
-        return SegmentWriter(self._files, self._folder, name, self._interval_bytes)
+        segments = self._segments
+        return SegmentWriter(segments.files, segments.folder, name, segments.interval_bytes)
 
     def swap(self, new: SealedSegment) -> None:
         """Put a segment that `Compaction` made, durable under its new name, in the place of those
@@ -377,26 +356,14 @@ class Log:
         self._check()
         assert new.seam is not None, "no other segment takes the place of others"
         with self._writing():
-            # The store is what counts: it comes last.
-            for path in reversed(segment_paths(self._folder, new.name)):
-                if self._files.exists(path + NEW_SUFFIX):
-                    self._files.rename(path + NEW_SUFFIX, path)
-            self._files.sync_folder(self._folder)
-            replaced = self._sealed.replace(new)
-            self._replaced.update(each.name for each in replaced)
+            self._segments.swap(new)
             self.swaps += 1
 
     def link_at(self, offset: int) -> bytes | None:
         """Return what the first batch of the segment that begins at `offset` has to carry as its
         chain; None if it is unknown.
         """
-        if offset == 0:
-            return CHAIN_START
-        known = self._sealed.ending_at(offset)
-        if known is not None and known.generation:
-            return known.seam.bridge if known.seam is not None else None
-        before = self._sealed.find(offset - 1)
-        return before.last_digest if before is not None and before.last is not None else None
+        return self._segments.link_at(offset)
 
     def records(self, start: int | None = None) -> Iterator[StoredRecord]:
         """Yield the records from offset `start` (by default all) to where the log ends meanwhile.
@@ -417,12 +384,9 @@ class Log:
         """Make all that was appended durable, files and their names, and return what that is."""
         self._check()
         with self._writing():
-            self._sealed.sync()
-            if self._active is not None:
-                self._active.sync()
-            self._sync_folders()
-        seams = [each.seam for each in self._sealed.known() if each.seam is not None]
-        extents = tuple(self._extents())
+            self._segments.sync()
+        seams = [each.seam for each in self._segments.sealed.known() if each.seam is not None]
+        extents = tuple(self._segments.extents())
         return LogState(self.log_start_offset, self.log_end_offset, extents, tuple(seams))
 
     def compact(
@@ -450,17 +414,12 @@ class Log:
     def set_segment_bytes_max(self, segment_bytes_max: int) -> None:
         """Change when a segment is sealed, from the next append on; raises ValueError."""
         check_segment_bytes_max(segment_bytes_max)
-        self._segment_bytes_max = segment_bytes_max
+        self._segments.bytes_max = segment_bytes_max
 
     def close(self) -> None:
         """Close all files, synced or not. Closing twice is allowed."""
         self._is_closed = True
-        active, self._active = self._active, None
-        try:
-            self._sealed.close()
-        finally:
-            if active is not None:
-                active.close()
+        self._segments.close()
 
     def __enter__(self) -> Self:
         return self
@@ -473,157 +432,19 @@ class Log:
     ) -> None:
         self.close()
 
-    def _open_found(self) -> None:
-        names = self._remove_other_files(None)
-        # What an earlier process wrote may be nowhere but in the page cache.
-        self._note_names_changed()
-        if not names:
-            return
-        self._active = recover_last(self._files, self._folder, names[-1], self._interval_bytes)
-        sizes = stored_sizes(self._files, self._folder, names[:-1])
-        self._note_sealed(names[:-1], sizes, names[-1].base_offset, {})
-        self.log_start_offset = names[0].base_offset
-        self.log_end_offset = self._active.next_offset
-
-    def _open_vouched(
-        self, vouched: LogState, on_damage: Callable[[DamagedBatch], None] | None
-    ) -> None:
-        self._unsynced_max = _VOUCHED_UNSYNCED_MAX
-        fills = on_damage is not None
-        names = vouched.names()
-        named = [(name, size) for name, (_, size) in zip(names, vouched.segments, strict=True)]
-        filled = cut_to_vouched(self._files, self._folder, named, fills=fills)
-        # One that was missing has a new name.
-        if filled:
-            self._note_names_changed()
-        self._remove_other_files(names)
-        self.log_start_offset = vouched.log_start_offset
-        self.log_end_offset = vouched.log_end_offset
-        if vouched.segments:
-            self._active = Segment.open(
-                self._files,
-                self._folder,
-                names[-1],
-                self._interval_bytes,
-                next_offset=vouched.log_end_offset,
-                tolerates_damage=True,
-            )
-            seams = {each.base_offset: each for each in vouched.compacted}
-            sealed = vouched.segments[:-1]
-            self._note_sealed(names[:-1], sealed, names[-1].base_offset, seams)
-        if on_damage is not None:
-            self._report_filled(filled, on_damage)
-
-    def _report_filled(
-        self, filled: Sequence[int], on_damage: Callable[[DamagedBatch], None]
-    ) -> None:
-        """Find where the damage begins in segments that were put zeros in."""
-        for base_offset in filled:
-            if base_offset < self.log_end_offset:
-                try:
-                    self.check(base_offset, 0, POSITION_MAX)
-                except DamagedBatch as damage:
-                    on_damage(damage)
-
-    def _remove_other_files(self, keep: Sequence[SegmentName] | None) -> list[SegmentName]:
-        """Remove segments not in `keep` (None: of those replaced, or without a store), return those
-        kept.
-        """
-        names = self._files.listdir(self._folder)
-        if keep is None:
-            there = segment_names(names)
-            keep = without_replaced(self._files, self._folder, there, self._interval_bytes)
-        if remove_files(self._files, self._folder, names, keep):
-            self._note_names_changed()
-        return list(keep)
-
-    def _note_sealed(
-        self,
-        names: Sequence[SegmentName],
-        extents: Sequence[tuple[int, int]],
-        end_offset: int,
-        seams: Mapping[int, Compacted],
-    ) -> None:
-        next_offsets = [base for base, _ in extents[1:]] + [end_offset]
-        for name, (base, size), next_offset in zip(names, extents, next_offsets, strict=False):
-            segment = SealedSegment(base, next_offset, size, name.generation, seams.get(base))
-            self._sealed.note(segment)
-
-    def _note_names_changed(self) -> None:
-        if self._folder not in self._unsynced_folders:
-            self._unsynced_folders.append(self._folder)
-
-    def _segment_of(self, offset: int) -> Segment:
-        if self._active is not None and offset >= self._active.base_offset:
-            return self._active
-        segment = self._sealed.find(offset)
-        assert segment is not None, "segments lie one behind the other"
-        return segment
-
-    def _segment_for(self, batch: Batch) -> Segment:
-        """Return the segment that `batch` goes into, a new one if it would pass the limit."""
-        if self._active is not None and self._fitting(self._active, [batch]):
-            return self._active
-        self._seal_active()
-        self._note_names_changed()
-        self._active = Segment.create(
-            self._files, self._folder, batch.base_offset, self._interval_bytes
-        )
-        return self._active
-
-    def _seal_active(self) -> None:
-        if self._active is not None:
-            self._sealed.seal(self._active)
-            self._active = None
-            self._sealed.sync(unsynced_max=self._unsynced_max)
-            if not self._unsynced_max:
-                self._sync_folders()
-
     def _drop_trimmed(self) -> None:
-        if self.keeps_trimmed:
-            return
-        is_last_sealed = self._active is None or not self._active.size
-        if self._sealed.drop_below(self.log_start_offset, keeps_last=is_last_sealed):
-            self._has_trimmed = True
-
-    def _extents(self) -> list[tuple[int, int]]:
-        """Return (base offset, bytes) of each segment."""
-        extents = self._sealed.extents()
-        if self._active is not None:
-            extents.append((self._active.base_offset, self._active.size))
-        return extents
-
-    def _names(self) -> list[SegmentName]:
-        names = [known.name for known in self._sealed.known()]
-        if self._active is not None:
-            names.append(SegmentName(self._active.base_offset))
-        return names
-
-    def _fitting(self, segment: Segment, batches: Sequence[Batch]) -> int:
-        """Return how many of `batches` go into `segment`; one at least if it is empty."""
-        size = segment.size
-        for number, batch in enumerate(batches):
-            is_within = size + batch.size <= self._segment_bytes_max
-            is_near = batch.base_offset - segment.base_offset <= RELATIVE_OFFSET_MAX
-            if size and not (is_within and is_near):
-                return number
-            size += batch.size
-        return len(batches)
+        if not self.keeps_trimmed:
+            self._segments.drop_below(self.log_start_offset)
 
     def _end_at(self, segment: Segment) -> None:
         self.log_end_offset = segment.next_offset
         self.last_batch = segment.last
         self.last_digest = segment.last_digest
 
-    def _sync_folders(self) -> None:
-        for folder in self._unsynced_folders:
-            self._files.sync_folder(folder)
-        self._unsynced_folders.clear()
-
     def _check(self) -> None:
         assert not self._is_closed, "the log is closed"
         if self._failure is not None:
-            raise Poisoned(self._folder, self._failure)
+            raise Poisoned(self._segments.folder, self._failure)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:

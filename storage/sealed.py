@@ -1,8 +1,9 @@
 """The sealed segments of a log: known by three numbers each, opened when they are read.
 
-Opening a log of thousands of segments touches none of them, and a few stay open: those read last,
-and those that hold bytes nobody has synced yet. A segment is synced through the file that wrote it:
-an error of writing back is told to whoever had the file open, and perhaps to nobody later.
+Opening a log of thousands of segments touches none of them, and a few stay open: those read last
+(`idle_segments.py`), and those that hold bytes nobody has synced yet. A segment is synced through
+the file that wrote it: an error of writing back is told to whoever had the file open, and perhaps
+to nobody later.
 """
 
 from __future__ import annotations
@@ -12,11 +13,10 @@ from collections import OrderedDict
 from typing import NamedTuple
 
 from .filesystem import FileSystem
+from .idle_segments import IdleSegments
 from .log_state import Compacted
 from .names import SegmentName
 from .segment import Segment
-
-_IDLE_OPEN_MAX = 4
 
 
 class SealedSegment(NamedTuple):
@@ -36,14 +36,16 @@ class SealedSegment(NamedTuple):
 class SealedSegments:
     """Ascending, one behind the other."""
 
-    def __init__(self, files: FileSystem, folder: str, interval_bytes: int) -> None:
+    def __init__(
+        self, files: FileSystem, folder: str, interval_bytes: int, idle: IdleSegments
+    ) -> None:
         self.size_bytes = 0
         self._files = files
         self._folder = folder
         self._interval_bytes = interval_bytes
         self._known: list[SealedSegment] = []
         self._unsynced: OrderedDict[int, Segment] = OrderedDict()
-        self._idle: OrderedDict[int, Segment] = OrderedDict()
+        self._idle = idle
         self._newest: dict[int, int] = {}
         """Largest timestamps, by base offset, of those that somebody asked for."""
 
@@ -97,9 +99,9 @@ class SealedSegments:
             self.size_bytes -= known.size
             self._newest.pop(known.base_offset, None)
             segment = self._unsynced.pop(known.base_offset, None)
-            segment = segment or self._idle.pop(known.base_offset, None)
             if segment is not None:
                 segment.close()
+            self._idle.close(self._folder, known.base_offset)
         del self._known[first:end]
 
     def holding(self, offset: int) -> SealedSegment | None:
@@ -146,18 +148,18 @@ class SealedSegments:
             base_offset, segment = next(iter(self._unsynced.items()))
             segment.sync()
             del self._unsynced[base_offset]
-            self._keep_open(segment)
+            self._idle.add(self._folder, segment)
 
     def close(self) -> None:
-        segments = [*self._unsynced.values(), *self._idle.values()]
+        segments = list(self._unsynced.values())
         self._unsynced.clear()
-        self._idle.clear()
+        self._idle.close_all(self._folder)
         for segment in segments:
             segment.close()
 
     def _opened(self, known: SealedSegment) -> Segment:
         base_offset = known.base_offset
-        segment = self._unsynced.get(base_offset) or self._idle.get(base_offset)
+        segment = self._unsynced.get(base_offset) or self._idle.get(self._folder, base_offset)
         if segment is None:
             segment = Segment.open(
                 self._files,
@@ -167,14 +169,5 @@ class SealedSegments:
                 next_offset=known.next_offset,
                 tolerates_damage=True,
             )
-        if base_offset not in self._unsynced:
-            self._keep_open(segment)
+            self._idle.add(self._folder, segment)
         return segment
-
-    def _keep_open(self, segment: Segment) -> None:
-        """Close the segment that was used longest ago, if it is one too many."""
-        self._idle[segment.base_offset] = segment
-        self._idle.move_to_end(segment.base_offset)
-        if len(self._idle) > _IDLE_OPEN_MAX:
-            _, oldest = self._idle.popitem(last=False)
-            oldest.close()

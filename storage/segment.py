@@ -246,10 +246,11 @@ class Segment:
         due_offset = self.base_offset + hint.relative_offset
         found: list[Batch] = []
         room = bytes_max
-        # From a hint it is less than an interval to the batch wanted: the first chunk that holds
-        # this batch holds all the others that fit into bytes_max.
+        # From a hint it is less than an interval to the batch wanted, which ends before the next
+        # hint: the first chunk holds this batch, and all the others that fit into bytes_max.
+        chunk_bytes = max(max(bytes_max, 0) + self._interval_bytes, self._guide.stride(hint))
         try:
-            for batches in self._store.scan(position, max(bytes_max, 0) + self._interval_bytes):
+            for batches in self._store.scan(position, chunk_bytes):
                 for batch in batches:
                     if batch.base_offset != due_offset:
                         reason = f"base offset {batch.base_offset} where {due_offset} is due"

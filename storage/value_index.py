@@ -1,13 +1,14 @@
 """One secondary index on disk: an LMDB B+tree of (value, offset).
 
     key    value as `index_values.encode` has it │ offset, u64 big-endian         nothing behind it
-    key 0  msgpack [version, identity, through, witness]
+    key 0  msgpack [version, identity, through, witness, entries, digest]
 
 - `through`: every record below it that has the value is in the tree. Written in one transaction
   with the entries, so it is never ahead of them.
 - Derived: an entry is a hint, to be checked against its record. What is missing, torn, another
-  format's or another node's is removed and begun anew; LMDB has no checksums, so rot inside a page
-  is not always noticed.
+  format's or another node's is removed and begun anew. LMDB has no checksums, so rot inside a page
+  is noticed by a walk over all entries only: `entries` and `digest` are what those below `through`
+  add up to (`tree_check.py`).
 - A commit syncs, except in a back-fill: then `backfilling` names the boot of the machine, and a
   tree with that mark is trusted only by the same boot, because the kernel still had all pages.
 
@@ -21,7 +22,6 @@ import errno
 import logging
 import os
 import shutil
-import struct
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -30,21 +30,20 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 import msgspec
 
 from .errors import StorageError
+from .lmdb_file import boot, sync_folder, why_torn, write_durably
+from .tree_check import FIRST_KEY, OFFSET_SIZE, TreeCheck, TreeSum
 
 if TYPE_CHECKING:
     import lmdb
 
 logger = logging.getLogger(__name__)
 
-OFFSET_SIZE: Final = 8
 SLICE_ENTRIES: Final = 1000
 """So many are put while holding Python's lock: about a millisecond."""
-_VERSION: Final = 1
+_VERSION: Final = 2
 _META_KEY: Final = b"\0"
-_FIRST_KEY: Final = b"\1"
 _MAP_BYTES_MIN: Final = 1 << 26
 _MARK: Final = "backfilling"
-_MAGIC: Final = 0xBEEFC0DE
 
 Witness: TypeAlias = tuple[int, int]
 """Term and index of the batch that holds the newest record covered."""
@@ -77,6 +76,8 @@ class _Meta(msgspec.Struct, frozen=True, array_like=True):
     identity: bytes
     through: int
     witness: Witness | None
+    entries: int
+    digest: int
 
 
 class ValueIndex:
@@ -84,6 +85,7 @@ class ValueIndex:
         """Used by `open`."""
         self.through = 0
         self.witness: Witness | None = None
+        self._sum = TreeSum()
         self.is_backfilling = False
         self._folder = folder
         self._identity = identity
@@ -127,16 +129,16 @@ class ValueIndex:
         mark = f"{self._folder}/{_MARK}"
         if os.path.exists(mark):
             with open(mark) as file:
-                if file.read() != _boot():
+                if file.read() != boot():
                     return "the machine went down while it was built"
-        return _why_torn(data)
+        return why_torn(data)
 
     def _open(self, *, backfill: bool) -> None:
         os.makedirs(self._folder, 0o750, exist_ok=True)
         if self._durable:
-            _sync_folder(os.path.dirname(self._folder))
+            sync_folder(os.path.dirname(self._folder))
         if backfill and self._durable:
-            _write_durably(f"{self._folder}/{_MARK}", _boot())
+            write_durably(f"{self._folder}/{_MARK}", boot())
         self.is_backfilling = backfill or os.path.exists(f"{self._folder}/{_MARK}")
         self._map()
         import lmdb
@@ -153,6 +155,7 @@ class ValueIndex:
         if meta.version != _VERSION or meta.identity != self._identity:
             raise BadIndex("it is another index's")
         self.through, self.witness = meta.through, meta.witness
+        self._sum = TreeSum(meta.entries, meta.digest)
 
     def _map(self) -> None:
         import lmdb
@@ -174,28 +177,39 @@ class ValueIndex:
         except lmdb.Error as error:
             raise _failure(error) from error
 
-    def add(self, entries: Sequence[bytes], through: int, witness: Witness | None) -> None:
+    def add(
+        self,
+        entries: Sequence[bytes],
+        through: int,
+        witness: Witness | None,
+        passed: TreeSum | None = None,
+    ) -> None:
         """Put sorted `entries` and set `through`, all of it or nothing.
 
-        Entries of records above `through` are not seen until it passes them.
+        Entries of records above `through` are not seen until it passes them; `passed` is the sum of
+        those it passes now, by default these.
 
         Raises BadIndex, NoRoom.
         """
         import lmdb
 
+        total = self._sum.plus(TreeSum.of(entries) if passed is None else passed)
+
         while True:
             try:
-                self._write(entries, through, witness)
+                self._write(entries, self._meta(through, witness, total))
                 break
             except lmdb.MapFullError:
                 with self._replacing:
                     self._env.set_mapsize(2 * self._env.info()["map_size"])
             except lmdb.Error as error:
                 raise _failure(error) from error
-        self.through, self.witness = through, witness
+        self.through, self.witness, self._sum = through, witness, total
 
-    def _write(self, entries: Sequence[bytes], through: int, witness: Witness | None) -> None:
-        meta = msgspec.msgpack.encode(_Meta(_VERSION, self._identity, through, witness))
+    def _meta(self, through: int, witness: Witness | None, total: TreeSum) -> bytes:
+        return msgspec.msgpack.encode(_Meta(_VERSION, self._identity, through, witness, *total))
+
+    def _write(self, entries: Sequence[bytes], meta: bytes) -> None:
         with self._env.begin(write=True) as transaction:
             with transaction.cursor() as cursor:
                 for start in range(0, len(entries), SLICE_ENTRIES):
@@ -221,7 +235,7 @@ class ValueIndex:
             raise _failure(error) from error
         if self._durable:
             os.unlink(f"{self._folder}/{_MARK}")
-            _sync_folder(self._folder)
+            sync_folder(self._folder)
 
     def find(
         self,
@@ -262,19 +276,46 @@ class ValueIndex:
         import lmdb
 
         try:
-            with self._env.begin(write=True) as transaction, transaction.cursor() as cursor:
-                is_there = cursor.set_range(max(at, _FIRST_KEY))
-                for _ in range(visits_max):
-                    if not is_there:
-                        return None
-                    key = cursor.key()
-                    if int.from_bytes(key[-OFFSET_SIZE:], "big") < below:
-                        is_there = cursor.delete()
-                    else:
-                        is_there = cursor.next()
-                return bytes(cursor.key()) if is_there else None
+            with self._env.begin(write=True) as transaction:
+                removed, next_at = _prune(transaction, max(at, FIRST_KEY), below, visits_max)
+                total = self._sum.minus(
+                    TreeSum.of(key for key in removed if split(key).offset < self.through)
+                )
+                if removed:
+                    meta = self._meta(self.through, self.witness, total)
+                    transaction.put(_META_KEY, meta)
         except lmdb.Error as error:
             raise _failure(error) from error
+        self._sum = total
+        return next_at
+
+    def begin_check(self) -> TreeCheck:
+        """Begin a walk over all entries, to be ended before anything is pruned. Raises BadIndex."""
+        import lmdb
+
+        try:
+            with self._env.begin() as transaction:
+                packed = transaction.get(_META_KEY)
+        except lmdb.Error as error:
+            raise BadIndex(str(error)) from error
+        if self.through and packed != self._meta(self.through, self.witness, self._sum):
+            raise BadIndex("it does not say how much is in it")
+        return TreeCheck(self.through, self._sum)
+
+    def check(self, walk: TreeCheck, visits_max: int) -> bool:
+        """Go on with the next `visits_max` entries; is that all? Raises BadIndex if what was
+        written is not there.
+        """
+        import lmdb
+
+        try:
+            with self._env.begin() as transaction:
+                is_done = walk.step(transaction, visits_max)
+        except lmdb.Error as error:
+            raise BadIndex(str(error)) from error
+        if walk.fault is not None:
+            raise BadIndex(walk.fault)
+        return is_done
 
     def close(self) -> None:
         """What `add` returned from stays; a second call does nothing."""
@@ -282,6 +323,25 @@ class ValueIndex:
             self._is_closed = True
             if hasattr(self, "_env"):
                 self._env.close()
+
+
+def _prune(
+    transaction: lmdb.Transaction, at: bytes, below: int, visits_max: int
+) -> tuple[list[bytes], bytes | None]:
+    """Return what was removed, and where to go on."""
+    removed: list[bytes] = []
+    with transaction.cursor() as cursor:
+        is_there = cursor.set_range(at)
+        for _ in range(visits_max):
+            if not is_there:
+                return removed, None
+            key = bytes(cursor.key())
+            if split(key).offset < below:
+                removed.append(key)
+                is_there = cursor.delete()
+            else:
+                is_there = cursor.next()
+        return removed, bytes(cursor.key()) if is_there else None
 
 
 def _walk(
@@ -315,7 +375,7 @@ def _keys(cursor: lmdb.Cursor, start: bytes, end: bytes, is_reverse: bool) -> It
             if key < start or key == _META_KEY:
                 return
             yield key
-    elif cursor.set_range(max(start, _FIRST_KEY)):
+    elif cursor.set_range(max(start, FIRST_KEY)):
         for found in cursor.iternext(keys=True, values=False):
             key = bytes(found)
             if key >= end:
@@ -341,53 +401,3 @@ def _decode(packed: bytes | None) -> _Meta:
 def _failure(error: Exception) -> StorageError:
     is_full = os.strerror(errno.ENOSPC) in str(error)
     return NoRoom(str(error)) if is_full else BadIndex(str(error))
-
-
-def _why_torn(path: str) -> str | None:
-    """Return why mapping the file would end the process, if it would: LMDB itself believes it."""
-    size = os.path.getsize(path)
-    with open(path, "rb") as file:
-        head = file.read(3 * 4096)
-    if not size:
-        return None
-    lengths = [length for length in (_length(head, 0), _length(head, 4096)) if length is not None]
-    if not lengths:
-        return "it is no LMDB file"
-    return f"it has {size} of {max(lengths)} bytes" if size < max(lengths) else None
-
-
-def _length(head: bytes, position: int) -> int | None:
-    """Return how long the file is by the meta page at `position`."""
-    body = head[position + 16 : position + 152]
-    if len(body) < 136:
-        return None
-    magic, _version, _address, _map_size, page_size = struct.unpack_from("<IIQQI", body)
-    last_page = struct.unpack_from("<Q", body, 120)[0]
-    if magic != _MAGIC or page_size != 4096:
-        return None
-    return int((last_page + 1) * page_size)
-
-
-def _boot() -> str:
-    """Return what is another text after the machine went down."""
-    try:
-        with open("/proc/sys/kernel/random/boot_id") as file:
-            return file.read()
-    except OSError:
-        return f"unknown, process {os.getpid()}"
-
-
-def _write_durably(path: str, content: str) -> None:
-    with open(path, "w") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    _sync_folder(os.path.dirname(path))
-
-
-def _sync_folder(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -30,11 +30,13 @@ class Walk:
             for batch in batches:
                 self._step(store, batch)
 
-    def run_until(self, store: Store, is_reached: Callable[[Walk], bool]) -> None:
-        """Go on until `is_reached`, or to the end; for short ways. Raises as `run` does."""
+    def run_until(self, store: Store, is_reached: Callable[[Walk], bool], chunk_bytes: int) -> None:
+        """Go on until `is_reached`, or to the end, reading `chunk_bytes` at a time. Raises as `run`
+        does.
+        """
         if is_reached(self):
             return
-        for batches in store.scan(self.position, self._interval_bytes):
+        for batches in store.scan(self.position, chunk_bytes):
             for batch in batches:
                 self._step(store, batch)
                 if is_reached(self):

@@ -69,6 +69,7 @@ class NodeCollector(Collector):
             yield from _log(vitals)
             yield from _indexes(context.replica)
             yield from _cache(vitals)
+            yield from _compaction(vitals)
             yield from _disk(vitals)
             yield from _damage(vitals)
 
@@ -169,6 +170,41 @@ def _cache(vitals: Vitals) -> Iterator[Metric]:
     yield _gauge("cute_cache_bytes", "Batches in memory for readers.", vitals.cached_bytes)
     yield _counter("cute_cache_hits", "Reads answered from memory.", vitals.cache_hits)
     yield _counter("cute_cache_misses", "Reads that went to a file.", vitals.cache_misses)
+
+
+def _compaction(vitals: Vitals) -> Iterator[Metric]:
+    measures = vitals.measures
+    yield _counter(
+        "cute_compaction_read_bytes",
+        "Read to find out what may go, and to make new segments.",
+        measures.compacted_bytes,
+    )
+    yield _counter(
+        "cute_compaction_written_bytes",
+        "Of the segments it made here.",
+        measures.compaction_written_bytes,
+    )
+    yield _counter("cute_compaction_runs", "Runs of segments it made one of.", measures.compactions)
+    yield _counter(
+        "cute_compaction_removed_records",
+        "Records it removed.",
+        measures.compaction_removed_records,
+    )
+    yield _counter(
+        "cute_compaction_seconds",
+        "Time of its steps, the wait for the streams' thread included.",
+        measures.compaction_s,
+    )
+    yield _gauge(
+        "cute_compaction_passes",
+        "Passes under way over a stream, on the leader.",
+        vitals.is_compacting,
+    )
+    yield _gauge(
+        "cute_compaction_waiting_runs",
+        "Runs agreed upon and not yet done to this node's files.",
+        vitals.compactions_waiting,
+    )
 
 
 def _indexes(replica: Replica) -> Iterator[Metric]:

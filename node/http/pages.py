@@ -24,6 +24,8 @@ from .queries import INTEGER_MAX, ReadQuery
 
 SLICE_BYTES: Final = 256 * 1024
 """After decoding so much, let others run."""
+_FEW: Final = 4
+"""One part in so many of a batch."""
 
 
 @dataclass(slots=True)
@@ -148,7 +150,7 @@ def take_records(page: Page, batch: Batch, body: Buffer, query: ReadQuery) -> bo
     bytes_left = query.max_bytes if BATCH_HEADER_SIZE + len(body) > query.max_bytes else None
     if start >= end:
         return False
-    for record in batch.records_from(start, body):
+    for record in batch.records_from(start, body, few=_is_few(query, batch, body)):
         if record.offset >= end:
             page.next_offset = end
             return False
@@ -165,6 +167,13 @@ def take_records(page: Page, batch: Batch, body: Buffer, query: ReadQuery) -> bo
             return False
     page.next_offset = min(batch.next_offset, end)
     return True
+
+
+def _is_few(query: ReadQuery, batch: Batch, body: Buffer) -> bool:
+    """Is so little of the batch wanted that to decode only this is less work?"""
+    if not isinstance(query.key, UnsetType):
+        return False
+    return _FEW * query.limit <= batch.count or _FEW * query.max_bytes <= len(body)
 
 
 def size_of(record: StoredRecord) -> int:

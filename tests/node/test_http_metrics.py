@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from cute_logger.node.http.app import ROUTES
 from cute_logger.replication import scrub
+from cute_logger.replication.compaction import pass_over
 from cute_logger.replication.measures import Durations
 
 RECORDS = "/v1/streams/orders/records"
@@ -202,6 +203,36 @@ async def test_a_checkpoint_is_counted_with_its_duration(start_node) -> None:
     assert seen.value("cute_checkpoints_total") >= 1
     assert 0 < seen.value("cute_checkpoint_seconds") < 10
     assert seen.value("cute_disk_short") == 0
+
+
+async def test_compaction_tells_what_it_did(start_node) -> None:
+    node = await start_node(compaction_period=50, checkpoint_period=50)
+    config = {"cleanup.policy": "compact", "segment.bytes": 16384}
+    config["min.cleanable.dirty.ratio"] = 0.01
+    await node.call("PUT", "/v1/streams/state", status=201, json={"config": config})
+    for number in range(20):
+        body = {"records": [{"key": f"k{number % 2}", "value": "x" * 6000}]}
+        await node.call("POST", "/v1/streams/state/records", status=200, json=body)
+
+    def done() -> bool:
+        vitals = node.replica.vitals()
+        is_idle = not vitals.is_compacting and not vitals.compactions_waiting
+        is_all = pass_over(node.replica._machine.streams["state"], 0) is None
+        return is_idle and is_all and vitals.measures.compaction_removed_records > 0
+
+    await node.until(done)
+    seen = await scrape(node)
+    left = await node.read("state")
+    info = await node.call("GET", "/v1/streams/state", status=200)
+    removed = seen.value("cute_compaction_removed_records_total")
+    assert removed == 20 - len(left["records"])
+    assert 1 <= seen.value("cute_compaction_runs_total") <= 20
+    assert seen.value("cute_compaction_read_bytes_total") > 20 * 6000
+    assert 0 < seen.value("cute_compaction_written_bytes_total") < 20 * 6000
+    assert 0 < seen.value("cute_compaction_seconds_total") < 60
+    assert seen.value("cute_compaction_passes") == 0
+    assert seen.value("cute_compaction_waiting_runs") == 0
+    assert info["bytes"] < 20 * 6000
 
 
 def rot_last_byte(folder: Path) -> None:

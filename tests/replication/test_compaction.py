@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from cute_logger.replication.config import Limits
 from cute_logger.replication.errors import InvalidRequest, StreamImmutable
 from cute_logger.replication.machine import StateMachine
 from cute_logger.replication.recent import Recent
+from cute_logger.replication.replica import Replica
 from cute_logger.replication.retention import kept_from
 from cute_logger.replication.segments import SegmentRow, Segments
 from cute_logger.replication.stream import Stream
@@ -29,7 +31,7 @@ from cute_logger.storage.compaction import pack_mask
 from cute_logger.storage.log import LogState
 from cute_logger.storage.log_state import Compacted
 from cute_logger.storage.names import SegmentName
-from cute_logger.storage.record import Record, encode_records
+from cute_logger.storage.record import Record, StoredRecord, encode_records
 from support.applied import Applied
 from support.replicas import Cluster, MakeCluster, until
 
@@ -285,3 +287,34 @@ async def test_all_replicas_compact_alike_and_a_restart_finds_it(
     await until(lambda: node.ready, "n2 has caught up")
     again = await node.read("t", 0, bytes_max=1 << 20)
     assert [record.offset for batch in again.batches for record in batch.records()] == left
+
+
+async def everything(node: Replica, name: str) -> list[StoredRecord]:
+    at, found = 0, []
+    while batches := (await node.read(name, at, bytes_max=300)).batches:
+        found += [record for batch in batches for record in batch.records() if record.offset >= at]
+        at = batches[-1].next_offset
+    return found
+
+
+async def test_reads_show_the_same_from_memory_and_from_files(
+    make_cluster: MakeCluster, tmp_path: Path
+) -> None:
+    cluster = await make_cluster(3, dataclasses.replace(FAST, cache_bytes=1 << 24))
+    leader = await cluster.leader()
+    await leader.create_stream("t", COMPACT, timeout_s=10)
+    for number in range(60):
+        await append(cluster, number % 4, b"%d " % number * 60)
+    await until_compacted(cluster, tmp_path)
+    seen = [await everything(node, "t") for node in cluster.running.values()]
+    assert seen[0] == seen[1] == seen[2]
+    assert len(seen[0]) < 30
+    assert [await node.tail_offset("t", 10) for node in cluster.running.values()] == [
+        seen[0][-10].offset
+    ] * 3
+    await cluster.stop()
+    await cluster.start()
+    await cluster.leader()
+    node = cluster.running["n2"]
+    await until(lambda: node.ready, "n2 has caught up")
+    assert await everything(node, "t") == seen[0]

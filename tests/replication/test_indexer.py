@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from cute_logger.replication.commands import CreateStream, DeleteStream
-from cute_logger.replication.index_contents import TreeContent, in_parts
+from cute_logger.replication.index_contents import CHECK_PAUSE_S, TreeContent, in_parts
 from cute_logger.replication.index_files import KEY
 from cute_logger.replication.search_terms import Asked
+from cute_logger.storage.index_values import encode, text
 from cute_logger.storage.record import Record
-from cute_logger.storage.value_index import NoRoom, ValueIndex
+from cute_logger.storage.value_index import NoRoom, ValueIndex, entry
 from support.indexed import Indexed
 
 ONE = Asked(eq=b"k1")
@@ -173,6 +174,27 @@ def test_entries_of_trimmed_records_are_pruned(
     node.settle()
     assert entries(node) == 10
     assert node.find("i", ONE) == [51, 56]
+
+
+def test_a_tree_that_lost_an_entry_is_built_again(
+    node: Indexed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cute_logger.replication.index_contents.CHECK_VISITS", 10)
+    fill(node, 60)
+    node.define("i", "btree", "key")
+    node.settle()
+    whole = node.find("i", ONE)
+    opened = tree(node).tree
+    assert opened is not None
+    with opened._env.begin(write=True) as transaction:
+        assert transaction.delete(entry(encode(text(b"k1")), whole[-1]))
+    fill(node, 5)
+    node.settle()
+    assert node.find("i", ONE) == [*whole[:-1], 61], "nobody has looked since"
+    node.now += CHECK_PAUSE_S
+    node.settle()
+    assert node.find("i", ONE) == [*whole, 61]
+    assert entries(node) == 65
 
 
 def test_a_damaged_filter_is_built_again(node: Indexed, tmp_path: Path) -> None:

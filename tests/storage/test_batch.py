@@ -14,7 +14,7 @@ from cute_logger.storage.batch import (
     parse_batch,
 )
 from cute_logger.storage.errors import CorruptBatch, IncompleteBatch
-from cute_logger.storage.record import Record, StoredRecord, encode_records
+from cute_logger.storage.record import Record, StoredRecord, encode_records, encode_sparse_rows
 
 BODY = encode_records([Record(b"v", b"k")])
 CHAIN = bytes(range(16))
@@ -149,14 +149,50 @@ def test_what_does_not_fit_is_refused() -> None:
         build(timestamp=2**63)
 
 
-def test_records_from_an_offset_on_are_those_of_all() -> None:
-    batch = build_batch(
-        encode_records([Record(b"%d" % n, timestamp=n or None) for n in range(5)]),
-        count=5,
-        base_offset=10,
-        timestamp=7,
-        max_timestamp=7,
+def dense_batch() -> Batch:
+    records = [Record(b"%d" % n, b"k", {"h": "x"}, timestamp=n or None) for n in range(5)]
+    return build_batch(
+        encode_records(records), count=5, base_offset=10, timestamp=7, max_timestamp=7
     )
-    for offset in range(9, 17):
+
+
+def sparse_batch() -> Batch:
+    rows = [(b"k", b"%d" % delta, None, None, delta) for delta in (1, 2, 6)]
+    body = encode_sparse_rows(rows)
+    return build_batch(body, count=3, span=8, base_offset=10, timestamp=7, max_timestamp=7)
+
+
+@pytest.mark.parametrize("batch", [dense_batch(), sparse_batch()])
+@pytest.mark.parametrize("few", [False, True])
+def test_records_from_an_offset_on_are_those_of_all(batch: Batch, few: bool) -> None:
+    for offset in range(8, 20):
         wanted = [record for record in batch.records() if record.offset >= offset]
-        assert list(batch.records_from(offset)) == wanted
+        assert list(batch.records_from(offset, few=few)) == wanted
+
+
+@pytest.mark.parametrize("batch", [dense_batch(), sparse_batch()])
+def test_records_at_offsets_are_those_that_are_there(batch: Batch) -> None:
+    wanted = range(8, 20)
+    assert batch.records_at(wanted) == batch.records()
+    for record in batch.records():
+        assert batch.records_at([record.offset]) == [record]
+
+
+@pytest.mark.parametrize(
+    ("body", "count", "span"),
+    [
+        (b"\xc1", 1, 1),
+        (encode_records([Record(b"v")] * 2), 3, 3),
+        (encode_records([Record(b"v")]) + b"\xc0", 1, 1),
+        (b"\x91\xc0", 1, 1),
+        (b"\x91\x94\xc0\xa1v\xc0\xc0", 1, 1),
+        (encode_records([Record(b"v")]), 1, 2),
+        (encode_sparse_rows([(None, b"v", None, None, 2)]), 1, 2),
+    ],
+)
+def test_one_record_of_a_body_that_is_none_is_corrupt(body: bytes, count: int, span: int) -> None:
+    batch = build_batch(body, count=count, span=span, base_offset=0, timestamp=0, max_timestamp=0)
+    with pytest.raises(CorruptBatch):
+        batch.records_at([0])
+    with pytest.raises(CorruptBatch):
+        next(batch.records_from(0, few=True))

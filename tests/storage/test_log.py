@@ -25,6 +25,7 @@ from cute_logger.storage import (
     build_batch,
 )
 from cute_logger.storage.filesystem import OS_FILES, Buffer, File, OsFileSystem
+from cute_logger.storage.idle_segments import IdleSegments
 from cute_logger.storage.store import SYNC_BYTES
 
 SMALL = LogConfig(segment_bytes_max=1000, index_interval_bytes=200)
@@ -51,11 +52,14 @@ class WatchedDisk(OsFileSystem):
 
     def __init__(self) -> None:
         self.synced: list[str] = []
+        self.opened = 0
+        self.reads = 0
         self.bytes_read = 0
         self.bytes_free = 10**12
         self.sync_fails = False
 
     def open(self, path: str, *, create: bool = False) -> File:
+        self.opened += 1
         return WatchedFile(self, path, super().open(path, create=create))
 
     def sync_folder(self, path: str) -> None:
@@ -79,6 +83,7 @@ class WatchedFile:
 
     def read_at(self, position: int, length: int) -> bytes:
         data = self._file.read_at(position, length)
+        self._disk.reads += 1
         self._disk.bytes_read += len(data)
         return data
 
@@ -372,13 +377,54 @@ def test_a_reopened_log_syncs_what_an_earlier_process_left_in_the_cache(tmp_path
 
 def test_a_checkpointed_log_keeps_few_files_open_however_many_it_fills(tmp_path: Path) -> None:
     before = len(os.listdir("/proc/self/fd"))
-    with Log.open(str(tmp_path), SMALL, vouched=LogState()) as log:
+    with Log.open(str(tmp_path), SMALL, vouched=LogState(), idle=IdleSegments(4)) as log:
         log.append(batches(0, 500))
         log.sync()
         for offset in range(500):
             assert log.read(offset, 1) == [batch(offset)]
         assert len(os.listdir("/proc/self/fd")) - before < 40
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_logs_that_share_what_stays_open_keep_no_more_than_one_alone(tmp_path: Path) -> None:
+    idle = IdleSegments(5)
+    with (
+        Log.open(f"{tmp_path}/a", SMALL, idle=idle) as first,
+        Log.open(f"{tmp_path}/b", SMALL, idle=idle) as second,
+    ):
+        for log in (first, second):
+            log.append(batches(0, 60))
+        for offset in range(60):
+            assert first.read(offset, 1) == second.read(offset, 1) == [batch(offset)]
+            assert len(idle) <= 5
+        first.close()
+        assert 0 < len(idle) <= 5
+        assert second.read(0, 1) == [batch(0)]
+    assert len(idle) == 0
+
+
+def test_a_segment_that_was_read_is_not_opened_again(tmp_path: Path) -> None:
+    disk = WatchedDisk()
+    with Log.open(str(tmp_path), SMALL, files=disk) as log:
+        log.append(batches(0, 60))
+        log.read(0, 1)
+        log.read(20, 1)
+        opened = disk.opened
+        for _ in range(3):
+            assert log.read(0, 1) == [batch(0)]
+            assert log.read(20, 1) == [batch(20)]
+        assert disk.opened == opened
+
+
+def test_a_large_batch_is_read_in_one_go(tmp_path: Path) -> None:
+    disk = WatchedDisk()
+    large = [batch(offset, body_size=50_000) for offset in range(10)]
+    with Log.open(str(tmp_path), files=disk) as log:
+        log.append(large)
+        disk.reads = disk.bytes_read = 0
+        for offset in range(9):
+            assert log.read(offset, 1) == [large[offset]]
+        assert (disk.reads, disk.bytes_read) == (9, sum(each.size for each in large[:9]))
 
 
 def test_a_state_survives_being_packed() -> None:

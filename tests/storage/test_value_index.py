@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from cute_logger.storage.value_index import Found, ValueIndex, entry
+from cute_logger.storage.tree_check import TreeSum
+from cute_logger.storage.value_index import BadIndex, Found, ValueIndex, entry
 
 ALL = range(10**9)
 
@@ -133,6 +134,67 @@ def test_what_is_not_as_written_is_begun_anew(
     assert len(caplog.records) == (damage != "empty")
     fill(index, 10)
     assert len(look(index, b"\1", b"\xff").hits) == 10
+
+
+def check(index: ValueIndex, step: int = 100) -> None:
+    walk = index.begin_check()
+    while not index.check(walk, step):
+        pass
+
+
+def test_a_sound_tree_passes_the_check_whatever_is_done_to_it(open_index) -> None:
+    index = open_index()
+    check(index)
+    fill(index, 500)
+    check(index)
+    walk = index.begin_check()
+    index.check(walk, 100)
+    fill(index, 500, start=500)
+    while not index.check(walk, 100):
+        pass
+    assert index.prune(b"", 200, 10_000) is None
+    check(index)
+    index = open_index()
+    check(index)
+    assert len(look(index, b"\1", b"\xff").hits) == 800
+
+
+def test_parts_that_a_crash_left_are_counted_once(open_index) -> None:
+    index = open_index()
+    entries = sorted(entry(value_of(number), number) for number in range(100))
+    index.add(entries[:60], 0, None, TreeSum())
+    check(index)
+    index = open_index()
+    index.add(entries[:50], 0, None, TreeSum())
+    index.add(entries[50:], 100, (1, 1), TreeSum.of(entries))
+    check(index)
+
+
+def pages(data: bytes, flag: int) -> Iterator[int]:
+    """Positions of the pages of a kind: 1 branch, 2 leaf."""
+    for position in range(8192, len(data), 4096):
+        if int.from_bytes(data[position + 10 : position + 12], "little") == flag:
+            yield position
+
+
+@pytest.mark.parametrize("kind", ["leaf", "branch"])
+def test_rot_in_a_page_is_found_by_the_check(open_index, path: Path, kind: str) -> None:
+    index = open_index()
+    fill(index, 5000)
+    index.close()
+    rotten = bytearray((path / "data.mdb").read_bytes())
+    wanted = entry(value_of(3), 4993) if kind == "leaf" else value_of(5)
+    for position in pages(bytes(rotten), 2 if kind == "leaf" else 1):
+        at = rotten.find(wanted, position, position + 4096)
+        if at >= 0:
+            rotten[at + 3] ^= 0x08
+    assert rotten != (path / "data.mdb").read_bytes()
+    (path / "data.mdb").write_bytes(rotten)
+    index = open_index()
+    hits = [offsets(look(index, value_of(n), value_of(n) + b"\xff" * 9)) for n in range(10)]
+    assert hits != [list(range(n, 5000, 10)) for n in range(10)], "a look does not notice"
+    with pytest.raises(BadIndex):
+        check(index)
 
 
 def test_a_look_waits_for_no_writer_and_sees_whole_transactions(open_index) -> None:
