@@ -137,7 +137,7 @@ class Inbound(asyncio.Protocol):
     def _refuse(self, refusal: Refusal) -> None:
         self._is_refused = True
         self._buffer.clear()
-        self.transport.writelines(encode_frame(refusal))
+        self.transport.write(b"".join(encode_frame(refusal)))
         loop = asyncio.get_running_loop()
         loop.call_later(REFUSAL_LINGER_S, self.transport.abort)
 

@@ -78,8 +78,8 @@ class _Transport:
     def abort(self) -> None:
         self.is_open = False
 
-    def writelines(self, buffers: tuple[bytes, ...]) -> None:
-        self.sent += b"".join(buffers)
+    def write(self, data: bytes) -> None:
+        self.sent += data
 
     def get_extra_info(self, name: str) -> None:
         return None
