@@ -27,6 +27,8 @@ from .stream_files import StreamFiles
 logger = logging.getLogger(__name__)
 
 PIECE_BYTES = 1 << 20
+"""Asked for, and written and synced, at once. What an earlier version may have left unsynced is no
+more than that, so it must not get smaller."""
 PIECES_UNDER_WAY = 4
 ASK_AGAIN_S = 1.0
 """A question or its answer may be lost with a connection."""
@@ -145,6 +147,8 @@ class Catchup:
     def _fetch(self, offer: SnapshotOffer) -> Steps:
         staging = self._staging
         yield staging.begin
+        for path in (yield staging.doubtful):
+            yield partial(staging.settle, path, PIECE_BYTES)
         checkpoint = _asks(None, 0, 0, offer.size)
         yield from self._receive((staging.write_checkpoint, ask) for ask in checkpoint)
         wanted, held = yield self._compare
@@ -207,15 +211,16 @@ class Catchup:
             self._go(None)
 
     def _done(self, steps: Steps, done: Future[Any]) -> None:
-        if steps is not self._steps:
-            return
+        """A disk error counts also when the fetch was given up: nothing more may be staged then."""
         try:
             result = done.result()
         except BadSnapshot as error:
-            logger.error("a snapshot was bad", extra={"reason": str(error)})
-            self._give_up()
+            if steps is self._steps:
+                logger.error("a snapshot was bad", extra={"reason": str(error)})
+                self._give_up()
         else:
-            self._go(result)
+            if steps is self._steps:
+                self._go(result)
 
     def _ask_for(self, ask: Ask) -> Asked:
         self._request += 1

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from ..storage import checkpoint
 from ..storage.batch import CHAIN_START
 from ..storage.errors import CorruptBatch, Damaged, StorageError
-from ..storage.filesystem import FileSystem
+from ..storage.filesystem import FileSystem, write_again
 from ..storage.folder import DataFolder
 from ..storage.log import LogState
 from ..storage.log_state import Compacted
@@ -83,6 +83,8 @@ class Staging:
         self._folder = folder
         self._fetching = checkpoint.path_in(folder.path) + FETCHING
         self._fetched = checkpoint.path_in(folder.path) + FETCHED
+        self._sure: set[str] = set()
+        """Pieces of which this process knows that they are durable, as far as they go."""
 
     def begin(self) -> None:
         """Make room for another node's checkpoint; pieces fetched before are kept."""
@@ -117,14 +119,39 @@ class Staging:
         finally:
             file.close()
 
+    def doubtful(self) -> list[str]:
+        """The pieces here that an earlier process has written: `settle` them before anything is
+        written behind them.
+        """
+        return [path for path in _pieces(self._files, self._folder) if path not in self._sure]
+
+    def settle(self, path: str, length: int) -> None:
+        """Make a piece of an earlier process durable, which wrote up to `length` bytes at a time.
+
+        Its last write it may have been unable to sync: that is written again. All before that was
+        synced, or the process would have written no more.
+        """
+        if not self._files.exists(path):
+            return  # it was discarded
+        file = self._files.open(path)
+        try:
+            size = file.size()
+            write_again(file, max(0, size - length), size)
+            file.sync()
+        finally:
+            file.close()
+        self._sure.add(path)
+
     def write_piece(self, piece: Piece, position: int, data: bytes) -> None:
         """Write bytes of the segment at `position` (counted in the segment), durably.
 
         Synced as they come, not all at the end: the disk takes gigabytes in one go before it takes
         anybody's next fsync.
         """
+        path = self._path(piece)
         self._files.make_folder(self._folder.stream_folder(piece.stream_id))
-        self._write(self._path(piece), position - piece.start, data, syncs=True)
+        self._write(path, position - piece.start, data, syncs=True)
+        self._sure.add(path)
 
     def _write(self, path: str, position: int, data: bytes, *, syncs: bool = False) -> None:
         file = self._files.open(path, create=not self._files.exists(path))
@@ -182,7 +209,8 @@ class Staging:
     def _verify_piece(self, piece: Piece, chain: bytes | None, due: int) -> tuple[bytes, int]:
         """Returns what the batch behind has to carry, and its offset."""
         path = self._path(piece)
-        store = Store.open(self._files, path, is_durable=False)
+        assert path in self._sure, "nobody has settled it"
+        store = Store.open(self._files, path, is_durable=True)
         try:
             if store.size > piece.end - piece.start:
                 store.cut(piece.end - piece.start)

@@ -23,6 +23,7 @@ from .errors import FolderLocked
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
+_COPY_BYTES = 1024 * 1024
 _BUFFERS_MAX = os.sysconf("SC_IOV_MAX")
 _FILE_MODE = 0o640
 _FOLDER_MODE = 0o750
@@ -170,6 +171,19 @@ def _rest(buffers: list[Buffer], written: int) -> list[Buffer]:
             return [memoryview(buffer)[written:], *buffers[number + 1 :]]
         written -= size
     return []
+
+
+def write_again(file: File, start: int, end: int) -> None:
+    """Write the bytes in [start, end) once more; whoever calls syncs.
+
+    For what an earlier process may have failed to sync. The kernel takes the pages of a failed
+    fsync for clean: they can be read, but the next fsync succeeds without writing them (Rebello et
+    al., "Can Applications Recover from fsync Failures?", USENIX ATC 2020).
+    """
+    while start < end:
+        data = file.read_at(start, min(end - start, _COPY_BYTES))
+        file.write_at(start, [data])
+        start += len(data)
 
 
 def take_lock(path: str, flags: int, operation: int) -> Lock:

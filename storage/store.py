@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 
 from .batch import BATCH_HEADER_SIZE, Batch, batch_size, parse_batch
 from .errors import CorruptBatch, IncompleteBatch
-from .filesystem import Buffer, File, FileSystem
+from .filesystem import Buffer, File, FileSystem, write_again
 
 SYNC_BYTES = 4 * 1024 * 1024
 """So much is synced while it is appended: what waits for `sync` is written in one go, and whoever
@@ -31,6 +31,8 @@ class Store:
         self._file = file
         self._is_dirty = is_dirty
         self._synced_size = size
+        self._doubtful_size = 0 if is_vouched else size
+        """So much from the beginning can be read, but perhaps an fsync of it failed."""
         self._is_vouched = is_vouched
         """All of it was written for sure, so what cannot be read is damage, and no torn tail."""
 
@@ -43,7 +45,7 @@ class Store:
         """Open a store as long as its file is.
 
         `is_durable` says that all of it was synced; if not, an earlier process may have left bytes
-        that only the page cache holds, and `sync` syncs even if nothing is written in between.
+        that only the page cache holds, perhaps for clean: the first `sync` writes them again.
         """
         file = files.open(path)
         return cls(path, file, file.size(), is_dirty=not is_durable, is_vouched=is_durable)
@@ -116,7 +118,9 @@ class Store:
     def sync(self) -> None:
         """Make everything appended and cut so far durable."""
         if self._is_dirty:
+            write_again(self._file, 0, min(self._doubtful_size, self.size))
             self._file.sync()
+            self._doubtful_size = 0
             self._is_dirty = False
             self._synced_size = self.size
 

@@ -16,7 +16,7 @@ from itertools import pairwise
 
 from .entry_cache import EntryCache
 from .errors import Damaged
-from .filesystem import File, FileSystem
+from .filesystem import File, FileSystem, write_again
 from .wal_frame import Entry, Frame, FrameReader, Kind, Location, decode_vote, find_voucher
 from .wal_image import HardState, Image, Reset, Truncate
 from .wal_locations import Locations
@@ -30,8 +30,6 @@ from .wal_segment import (
 )
 
 _logger = logging.getLogger(__name__)
-
-_COPY_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +121,7 @@ class Recovery:
                 file.truncate(position)
                 facts = {"path": segment.path, "position": position, "cut_bytes": size - position}
                 _logger.info("cut the torn end of the write-ahead log", extra=facts)
-            _write_again(file, vouched, position)
+            write_again(file, vouched, position)
             file.sync()
             self._files.sync_folder(self._folder)
         except BaseException:
@@ -178,18 +176,6 @@ def _split_at_gap(sequences: list[int]) -> tuple[list[int], list[int]]:
         start -= 1
     start = max(start, 0)
     return sequences[:start], sequences[start:]
-
-
-def _write_again(file: File, start: int, end: int) -> None:
-    """Write the bytes in [start, end) once more, before they are synced.
-
-    The process before may have died of a failed fsync. The kernel then takes the pages for clean:
-    they can be read, but the next fsync succeeds without writing them (Rebello et al., ATC 2020).
-    """
-    while start < end:
-        data = file.read_at(start, min(end - start, _COPY_BYTES))
-        file.write_at(start, [data])
-        start += len(data)
 
 
 def _follows(frame: Frame, image: Image) -> bool:

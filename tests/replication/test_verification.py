@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from cute_logger.replication.catchup import PIECE_BYTES
 from cute_logger.replication.install import Staging, plan
 from cute_logger.replication.snapshot import log_states
 from cute_logger.replication.verification import Verification
@@ -209,6 +210,8 @@ class TestStaged:
     def commit(self, path: Path) -> None:
         with DataFolder.open(str(path), "n2") as folder:
             staging = Staging(OS_FILES, folder)
+            for path in staging.doubtful():
+                staging.settle(path, PIECE_BYTES)
             staging.commit(plan(log_states(staging.checkpoint_sections()), {}), {})
 
     def pieces(self, path: Path) -> list[Path]:

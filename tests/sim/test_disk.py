@@ -8,6 +8,7 @@ from random import Random
 import pytest
 
 from cute_logger.replication.sim.disk import SimDisk, Stopped
+from cute_logger.storage import Log, Record
 from cute_logger.storage.errors import FolderLocked
 from cute_logger.storage.wal import Wal
 
@@ -144,6 +145,23 @@ def test_the_log_writes_again_what_a_failed_fsync_lost(disk: SimDisk) -> None:
 
     assert Wal.open("/d/wal", files=disk).last_index == 2
     assert Wal.open("/d/wal", files=disk.synced_only(without="")).last_index == 2
+
+
+def test_a_log_of_its_own_writes_again_what_a_failed_fsync_lost(disk: SimDisk) -> None:
+    log = Log.open("/d/log", files=disk)
+    log.append_records([Record(value=b"synced")], timestamp=1)
+    log.sync()
+    log.append_records([Record(value=b"failed")], timestamp=2)
+    disk.loses_on_failure, disk.failure_errno, disk.fail_after = True, errno.EIO, 0
+    with pytest.raises(OSError, match="Input/output error"):
+        log.sync()
+    log.close()
+
+    log = Log.open("/d/log", files=disk)
+    promised = log.sync()
+    assert promised.log_end_offset == 2
+    survivor = Log.open("/d/log", files=disk.synced_only(without=""), vouched=promised)
+    assert [record.value for record in survivor.records()] == [b"synced", b"failed"]
 
 
 def flush(wal: Wal) -> None:

@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
-from functools import partial
+from concurrent.futures import Future
 from random import Random
+from typing import Any
 
 import pytest
 
-from cute_logger.replication import upstream
-from cute_logger.replication.catchup import Catchup
+from cute_logger.replication import install
+from cute_logger.replication.catchup import Catchup, Steps
 from cute_logger.replication.commands import TrimStream, encode_commands
 from cute_logger.replication.config import Limits
 from cute_logger.replication.install import BadSnapshot, Held, Piece, Staging
@@ -22,13 +23,21 @@ from cute_logger.replication.measures import Measures
 from cute_logger.replication.messages import SnapshotData, SnapshotOffer, SnapshotRead
 from cute_logger.replication.persistence import Persistence
 from cute_logger.replication.recovery import Recovered, recover
-from cute_logger.replication.runtime import Lane
 from cute_logger.replication.sim.disk import SimDisk, Stopped
-from cute_logger.replication.sim.runtime import Done
 from cute_logger.storage import wal_recovery
 from cute_logger.storage.errors import StorageError
 from cute_logger.storage.wal import Wal
-from support.installs import CONFIG, THERE, fetched, grown, is_whole, payload
+from support.in_turn import AtOnce, InTurn
+from support.installs import (
+    CONFIG,
+    THERE,
+    catchup_of,
+    fetch,
+    fetched,
+    grown,
+    is_whole,
+    payload,
+)
 from support.mutations.registry import Break
 from support.mutations.snapshots import (
     all_that_is_applied_is_forgotten,
@@ -174,18 +183,51 @@ def what_a_failed_fsync_lost_is_written_again() -> bool:
     return Wal.open("/wal", files=disk.synced_only(without="")).last_index == index == 1
 
 
+def what_a_failed_fsync_lost_of_a_piece_is_written_again() -> bool:
+    """The process after it, which takes the piece for whole, must not believe the page cache."""
+    disk, staging, pieces, _ = fetched(0)
+    piece = pieces[1]
+    whole = staging.staged_bytes(piece)
+    [(path, file)] = [each for each in disk.files_below("/data") if each[0].endswith(piece.name)]
+    data = file.read(0, whole)
+    disk.remove(path)
+    staging.write_piece(piece, piece.start, data[:1000])
+    disk.loses_on_failure, disk.failure_errno, disk.fail_after = True, errno.EIO, 1
+    with pytest.raises(OSError, match="Input/output error"):
+        staging.write_piece(piece, piece.start + 1000, data[1000:])
+    disk.end_process()
+    node = recover(CONFIG, disk)
+    assert Staging(disk, node.folder).staged_bytes(piece) == whole
+    fetch(disk, node)
+    disk.end_process()
+    recover(CONFIG, disk)
+    disk.lose_power()
+    return is_whole(recover(CONFIG, disk), THERE)
+
+
+def a_disk_error_in_a_fetch_that_was_given_up_is_not_overlooked() -> bool:
+    """Only the last write of a process may be in doubt, for the next one writes no more again."""
+    disk, node = grown(0, 10)
+    sent: list[SnapshotRead] = []
+    runtime = InTurn()
+    catchup = catchup_of(disk, node, runtime, sent.append)
+    catchup.offered("n2", SnapshotOffer(1, 1, 50, 1, size=100))
+    runtime.run_jobs()
+    catchup.arrived("n2", SnapshotData(sent[-1].request, b"f" * 100))
+    catchup.offered("n2", SnapshotOffer(1, 2, 60, 1, size=200))
+    disk.failure_errno, disk.fail_after = errno.EIO, 0
+    try:
+        runtime.run_jobs()
+    except OSError:
+        return True
+    return False
+
+
 def an_answer_for_the_former_snapshot_is_not_taken() -> bool:
     disk, node = grown(0, 10)
     sent: list[SnapshotRead] = []
     runtime = InTurn()
-    catchup = Catchup(
-        Staging(disk, node.folder),
-        node.stream_files,
-        Jobs(runtime, lambda step, *args: step(*args)),
-        lambda peer, message: sent.append(message),
-        lambda: None,
-        Limits().catchup_bytes_per_s,
-    )
+    catchup = catchup_of(disk, node, runtime, sent.append)
     catchup.offered("n2", SnapshotOffer(1, 1, 50, 1, size=100))
     runtime.run_jobs()
     catchup.offered("n2", SnapshotOffer(1, 2, 60, 1, size=200))
@@ -193,41 +235,6 @@ def an_answer_for_the_former_snapshot_is_not_taken() -> bool:
     runtime.run_jobs()
     asked = [(read.index, read.position) for read in sent]
     return asked == [(50, 0), (60, 0)]
-
-
-class AtOnce:
-    """A Runtime whose jobs are done when they are asked for."""
-
-    def wall_ms(self) -> int:
-        return 0
-
-    def call_soon(self, callback: Callable[[], None]) -> None:
-        callback()
-
-    def call_at(self, when: float, callback: Callable[[], None]) -> None:
-        assert when > upstream.now()
-
-    def run(self, lane: Lane, job: Callable[[], object], done: Callable[[Done], None]) -> None:
-        future = Done()
-        future.set_result(job())
-        done(future)
-
-    def token(self) -> str:
-        return "0" * 32
-
-
-class InTurn(AtOnce):
-    """A Runtime whose jobs wait until the test has them done."""
-
-    def __init__(self) -> None:
-        self._waiting: list[Callable[[], None]] = []
-
-    def run(self, lane: Lane, job: Callable[[], object], done: Callable[[Done], None]) -> None:
-        self._waiting.append(partial(super().run, lane, job, done))
-
-    def run_jobs(self) -> None:
-        while self._waiting:
-            self._waiting.pop(0)()
 
 
 def _questions_kept(patch: pytest.MonkeyPatch) -> None:
@@ -252,7 +259,21 @@ def _pin_forgotten(patch: pytest.MonkeyPatch) -> None:
 
 
 def _not_written_again(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(wal_recovery, "_write_again", lambda file, start, end: None)
+    patch.setattr(wal_recovery, "write_again", lambda file, start, end: None)
+
+
+def _piece_not_written_again(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(install, "write_again", lambda file, start, end: None)
+
+
+def _given_up_and_forgotten(patch: pytest.MonkeyPatch) -> None:
+    original = Catchup._done
+
+    def done(self: Catchup, steps: Steps, done: Future[Any]) -> None:
+        if steps is self._steps:
+            original(self, steps, done)
+
+    patch.setattr(Catchup, "_done", done)
 
 
 RULES: list[tuple[Rule, Break]] = [
@@ -265,6 +286,8 @@ RULES: list[tuple[Rule, Break]] = [
     (the_log_behind_the_checkpoint_stays, all_that_is_applied_is_forgotten),
     (trimmed_files_stay_until_a_checkpoint_forgets_them, trimmed_files_go_first),
     (what_a_failed_fsync_lost_is_written_again, _not_written_again),
+    (what_a_failed_fsync_lost_of_a_piece_is_written_again, _piece_not_written_again),
+    (a_disk_error_in_a_fetch_that_was_given_up_is_not_overlooked, _given_up_and_forgotten),
 ]
 NAMES = [rule.__name__ for rule, _ in RULES]
 

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable
 from random import Random
+from typing import Any
 
 from cute_logger.replication import snapshot
+from cute_logger.replication.catchup import Catchup
 from cute_logger.replication.commands import CreateStream, encode_commands
 from cute_logger.replication.config import Limits, ReplicaConfig
 from cute_logger.replication.install import Held, Piece, Staging, plan
+from cute_logger.replication.jobs import Jobs
+from cute_logger.replication.messages import SnapshotData, SnapshotOffer, SnapshotRead
 from cute_logger.replication.recovery import Recovered, recover
+from cute_logger.replication.runtime import Runtime
 from cute_logger.replication.sim.disk import SimDisk
 from cute_logger.storage import checkpoint
 from cute_logger.storage.names import store_path
 from support.applied import Applied
+from support.in_turn import InTurn
 
 HERE, THERE = 20, 60
 """What the node has applied, and what the snapshot covers."""
@@ -83,3 +91,43 @@ def is_whole(node: Recovered, index: int) -> bool:
         and values(node) == expected
         and node.wal.last_index >= index
     )
+
+
+def catchup_of(
+    disk: SimDisk,
+    node: Recovered,
+    runtime: Runtime,
+    send: Callable[[Any], object],
+    on_fetched: Callable[[], None] = lambda: None,
+) -> Catchup:
+    """What fetches a snapshot for the node, as fast as it likes."""
+    return Catchup(
+        Staging(disk, node.folder),
+        node.stream_files,
+        Jobs(runtime, lambda step, *args: step(*args)),
+        lambda peer, message: send(message),
+        on_fetched,
+        1 << 80,
+    )
+
+
+def fetch(disk: SimDisk, node: Recovered) -> None:
+    """Fetch the same snapshot as `fetched` has, what is staged of it excepted."""
+    source, leader = grown(0, THERE)
+    path = checkpoint.path_in(leader.folder.path)
+    runtime, asked, done = InTurn(), deque[SnapshotRead](), list[bool]()
+    catchup = catchup_of(disk, node, runtime, asked.append, lambda: done.append(True))
+    size = len(read_all(source, path))
+    catchup.offered("n2", SnapshotOffer(1, 1, THERE, 1, size))
+    runtime.run_jobs()
+    while not done:
+        read = asked.popleft()
+        catchup.arrived("n2", SnapshotData(read.request, _bytes_of(source, leader, read)))
+        runtime.run_jobs()
+
+
+def _bytes_of(source: SimDisk, leader: Recovered, read: SnapshotRead) -> bytes:
+    path = checkpoint.path_in(leader.folder.path)
+    if read.stream_id is not None:
+        path = store_path(leader.folder.stream_folder(read.stream_id), read.base_offset)
+    return read_all(source, path, read.position)[: read.length]

@@ -78,6 +78,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
     def write_piece(self: Staging, piece: Piece, position: int, data: bytes) -> None:
         self._files.make_folder(self._folder.stream_folder(piece.stream_id))
         self._write(self._path(piece), position - piece.start, data)
+        self._sure.add(self._path(piece))
 
     original = Staging._verify
 
