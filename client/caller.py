@@ -17,14 +17,15 @@ from .endpoints import Endpoints
 from .errors import ClusterUnreachable, CuteError, NoLeader, OutcomeUnknown, Unavailable
 from .frames import MalformedFrame, PageHead
 from .retry import Attempts, Backoff, is_worth_repeating, pause_s, unknown
+from .watch import LeaderWatch
 
 _log = logging.getLogger(__name__)
 
-ATTEMPT_S = 5.0
-"""Longest wait for an answer, without a body's sending time and a long poll's waiting time."""
-IMPATIENT_S = 1.0
-"""What may be repeated waits so long at first, twice as long in each round: a node that hangs is
-noticed about when the others have elected another leader."""
+ATTEMPT_S = 10.0
+"""Longest wait for an answer, without a body's sending time and a long poll's waiting time. What
+may be repeated is given up sooner if the other nodes have reason for it (`watch`)."""
+CONNECT_S = 5.0
+"""Longest wait for a door."""
 PATIENCE_S = 5.0
 """A node that pushes nothing for so long, not even an empty page, is left."""
 BODY_BYTES_PER_S = 2 * 1024 * 1024
@@ -67,6 +68,7 @@ class Caller:
         self._connections = Connections()
         self._doors = Doors()
         self._backoff = backoff or Backoff()
+        self._watch = LeaderWatch(endpoints, self._cluster_at, self.learn)
         self._learning: asyncio.Task[None] | None = None
 
     async def call(self, call: Call, attempts: Attempts, decode: Callable[[Any], T]) -> T:
@@ -113,7 +115,7 @@ class Caller:
         tried = []
         for node in self._endpoints.candidates(monotonic(), leader_first=False):
             try:
-                door = await self._doors.opened(node, ATTEMPT_S)
+                door = await self._doors.opened(node, CONNECT_S)
                 return None if door is None else door.follow(node, stream, offset, after)
             except NotSent as error:
                 self._endpoints.failed(node, monotonic())
@@ -152,7 +154,7 @@ class Caller:
     ) -> _Answered[T] | CuteError:
         """Ask one node. Return its answer or failure; note in `attempts` if it left a doubt."""
         try:
-            answer = await self._ask(call, node, attempts)
+            answer = await self._ask_watched(call, node, attempts)
         except NotSent as error:
             self._endpoints.failed(node, monotonic())
             return ClusterUnreachable(f"{node}: {error}")
@@ -160,7 +162,8 @@ class Caller:
             self._endpoints.failed(node, monotonic())
             attempts.unanswered = True
             return OutcomeUnknown(f"{node}: {error}")
-        self._endpoints.answered(node, answer.leader)
+        self._endpoints.answered(node, answer.leader, answer.term)
+        self._watch.heard(node)
         self._learn_if_due(node)
         failure = answer.failure()
         if failure is None:
@@ -179,6 +182,20 @@ class Caller:
         if isinstance(leader, str) and isinstance(url, str):
             self._endpoints.leads(leader, url)
 
+    async def _ask_watched(self, call: Call, node: str, attempts: Attempts) -> Answer | DoorAnswer:
+        """Ask, and wait no longer than it makes sense. Raises as `_send`."""
+        if not call.repeatable or len(self._endpoints.urls) == 1:
+            return await self._ask(call, node, attempts)
+        began = monotonic()
+        patience = asyncio.Timeout(None)
+        with self._watch.over(node, patience, hold_s=call.wait_s, writes=call.writes) as waiting:
+            try:
+                async with patience:
+                    return await self._ask(call, node, attempts)
+            except TimeoutError as error:
+                self._doors.doubt(node, began)
+                raise NoAnswer(waiting.reason) from error
+
     async def _ask(self, call: Call, node: str, attempts: Attempts) -> Answer | DoorAnswer:
         """Send the call through the node's door if it may, else as HTTP. Raises as `_send`."""
         if call.door is not None and self._endpoints.may_lead(node):
@@ -193,10 +210,7 @@ class Caller:
         return await self._send(call, node, attempts)
 
     def _timeout_s(self, call: Call, attempts: Attempts) -> float:
-        patience_s = ATTEMPT_S
-        if call.repeatable and len(self._endpoints.urls) > 1:
-            patience_s = min(ATTEMPT_S, IMPATIENT_S * 2**attempts.rounds)
-        wanted_s = patience_s + call.wait_s + len(call.body or b"") / BODY_BYTES_PER_S
+        wanted_s = ATTEMPT_S + call.wait_s + len(call.body or b"") / BODY_BYTES_PER_S
         return max(0.001, min(wanted_s, attempts.remaining_s(monotonic())))
 
     async def _send(self, call: Call, node: str, attempts: Attempts) -> Answer:
@@ -218,7 +232,8 @@ class Caller:
 
     def learn(self, cluster: ClusterInfo) -> None:
         """Take over who the members are, so that writes go to the leader directly."""
-        self._endpoints.learn([(node.id, node.http) for node in cluster.nodes], cluster.leader)
+        members = [(node.id, node.http) for node in cluster.nodes]
+        self._endpoints.learn(members, cluster.leader, cluster.term)
 
     def _learn_if_due(self, node: str) -> None:
         if self._learning is None and self._endpoints.is_learning_due(monotonic()):
@@ -227,16 +242,33 @@ class Caller:
     async def _learn(self, node: str) -> None:
         """Ask `node` for the cluster's members."""
         try:
-            call = Call("GET", wire.path_of("v1", "cluster"))
-            answer = await self._send(call, node, Attempts(monotonic() + ATTEMPT_S))
-            if answer.status == 200:
-                self.learn(cluster_from(wire.decode_body(answer.content_type, answer.body)))
-        except (NotSent, NoAnswer, wire.MalformedAnswer) as error:
+            cluster = await self._cluster_at(node, CONNECT_S)
+            if cluster is not None:
+                self.learn(cluster)
+        except ConnectionError as error:
             _log.debug("members not learnt", extra={"node": node, "error": str(error)})
         finally:
             self._learning = None
 
+    async def _cluster_at(self, node: str, timeout_s: float) -> ClusterInfo | None:
+        """Return what `node` says about the cluster, None if it says something else.
+
+        Raises ConnectionError if it says nothing in time.
+        """
+        call = Call("GET", wire.path_of("v1", "cluster"))
+        try:
+            answer = await self._send(call, node, Attempts(monotonic() + timeout_s))
+            if answer.status != 200:
+                return None
+            return cluster_from(wire.decode_body(answer.content_type, answer.body))
+        except wire.MalformedAnswer as error:
+            _log.debug("not a cluster", extra={"node": node, "error": str(error)})
+            return None
+        except (NotSent, NoAnswer) as error:
+            raise ConnectionError(str(error)) from error
+
     async def close(self) -> None:
+        await self._watch.close()
         if self._learning is not None:
             self._learning.cancel()
             await asyncio.gather(self._learning, return_exceptions=True)

@@ -55,6 +55,12 @@ class Answer:
         """Id of the node that leads, as far as this one knows."""
         return self.headers.get(wire.LEADER_HEADER)
 
+    @property
+    def term(self) -> int:
+        """The Raft term this node is in; 0 if it does not tell."""
+        told = self.headers.get(wire.TERM_HEADER, "")
+        return int(told) if told.isdecimal() else 0
+
     def failure(self) -> CuteError | None:
         """Return the failure that it tells, None for a 2xx."""
         return wire.error_from(self.status, self.headers, self.body)

@@ -77,6 +77,10 @@ class DoorAnswer:
     def leader(self) -> str | None:
         return self.answer.leader
 
+    @property
+    def term(self) -> int:
+        return self.answer.term
+
     def failure(self) -> CuteError | None:
         """Return the failure that it tells, None for a receipt."""
         return None if isinstance(self.answer, ReceiptAnswer) else failure_in(self.answer)
@@ -175,6 +179,12 @@ class Doors:
         self._doors[node] = door
         return door
 
+    def doubt(self, node: str, since: float) -> None:
+        """Give the connection up if nothing has come since a while ago: another may find a way."""
+        door = self._doors.get(node)
+        if door is not None and monotonic() - since >= SILENCE_S:
+            door.abort_if_silent(since)
+
     async def close(self) -> None:
         self._is_closed = True
         opening = list(self._opening.values())
@@ -232,6 +242,10 @@ class Door(asyncio.Protocol):
     def abort(self) -> None:
         self._is_lost = True
         self._transport.abort()
+
+    def abort_if_silent(self, since: float) -> None:
+        if self._heard_at < since:
+            self.abort()
 
     async def close(self) -> None:
         self.abort()
@@ -311,9 +325,8 @@ class Door(asyncio.Protocol):
         answer = self._waiting.get(request_id)
         if answer is not None and not answer.done():
             answer.set_exception(NoAnswer(f"no answer within {timeout_s:.1f} s"))
-        if self._heard_at < began and timeout_s >= SILENCE_S:
-            # Another connection may find a way.
-            self.abort()
+        if timeout_s >= SILENCE_S:
+            self.abort_if_silent(began)
 
     # ---- what asyncio calls
 

@@ -35,11 +35,17 @@ class Endpoints:
         self._url_of: dict[str, str] = {}
         self._leader: str | None = None
         self._preferred: str | None = None
+        self._term = 0
         self._learn_after = 0.0
 
     @property
     def urls(self) -> list[str]:
         return list(self._endpoints)
+
+    @property
+    def term(self) -> int:
+        """The newest of which a leader is known; 0 before the first."""
+        return self._term
 
     def candidates(self, now: float, *, leader_first: bool) -> list[str]:
         """Return every URL, best first.
@@ -69,10 +75,12 @@ class Endpoints:
             return
         self._endpoints.setdefault(known, _Endpoint(known, given=False))
 
-    def answered(self, url: str, leader: str | None) -> None:
-        """Note that the node at `url` answered and which node it holds for the leader."""
+    def answered(self, url: str, leader: str | None, term: int = 0) -> None:
+        """Note that the node at `url` answered and which node it holds for the leader of `term`."""
         self._preferred = url
         self._leader = leader or None
+        if leader and term > self._term:
+            self._term = term
         if endpoint := self._endpoints.get(url):
             endpoint.failures = 0
             endpoint.aside_until = 0.0
@@ -88,10 +96,14 @@ class Endpoints:
             self.failed(self._preferred, now)
 
     def failed(self, url: str, now: float) -> None:
-        """Set `url` aside: 1 s at first, doubled with every further failure, 30 s at most."""
+        """Set `url` aside: 1 s at first, doubled with every further failure, 30 s at most.
+
+        What fails while it is aside was sent together with what failed first, and does not count.
+        """
         if self._preferred == url:
             self._preferred = None
-        if endpoint := self._endpoints.get(url):
+        endpoint = self._endpoints.get(url)
+        if endpoint is not None and endpoint.aside_until <= now:
             pause = min(ASIDE_S_MAX, ASIDE_S_FIRST * 2 ** min(endpoint.failures, 16))
             endpoint.failures += 1
             endpoint.aside_until = now + pause
@@ -103,7 +115,9 @@ class Endpoints:
         self._learn_after = now + LEARN_INTERVAL_S
         return True
 
-    def learn(self, nodes: Iterable[tuple[str, str | None]], leader: str | None) -> None:
+    def learn(
+        self, nodes: Iterable[tuple[str, str | None]], leader: str | None, term: int = 0
+    ) -> None:
         """Take over the ids and URLs that `/v1/cluster` lists; unusable URLs are left out."""
         self._url_of = {}
         for node, url in nodes:
@@ -118,6 +132,8 @@ class Endpoints:
             if url in listed or self._endpoints[url].given
         }
         self._leader = leader
+        if leader:
+            self._term = max(self._term, term)
 
 
 def base_url(url: str) -> str:

@@ -81,6 +81,7 @@ class ReceiptBody(msgspec.Struct, frozen=True):
 class ReceiptAnswer(msgspec.Struct, frozen=True):
     receipt: ReceiptBody
     leader: str | None
+    term: int
 
 
 class ProblemAnswer(msgspec.Struct, frozen=True):
@@ -88,6 +89,7 @@ class ProblemAnswer(msgspec.Struct, frozen=True):
     """RFC 9457."""
     retry_after_s: int | None
     leader: str | None
+    term: int
 
 
 class Frame(NamedTuple):

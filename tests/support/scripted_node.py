@@ -56,6 +56,15 @@ class ScriptedNode:
         self.producers = 0
         self.log_start_offset = 0
         self.idempotency: dict[str, dict[str, Any]] = {}
+        self.view: dict[str, Any] = {"node": "n1", "leader": None, "term": 1, "nodes": []}
+        """What it says about the cluster."""
+        self.looks = 0
+        """How often it was asked for that."""
+        self.looks_at_once = 0
+        """The most of them at a time."""
+        self._looking = 0
+        self._thawed = asyncio.Event()
+        self._thawed.set()
         self._receipts: dict[tuple[int, int], dict[str, Any]] = {}
         self._next_sequence: dict[int, int] = {}
         self._grown = asyncio.Event()
@@ -64,7 +73,7 @@ class ScriptedNode:
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
-        app = web.Application(client_max_size=64 << 20)
+        app = web.Application(client_max_size=64 << 20, middlewares=[self._freezable])
         app.router.add_get("/v1/cluster", self._cluster)
         app.router.add_post("/v1/producers", self._register)
         app.router.add_post("/v1/streams/{s}/records", self._append)
@@ -79,6 +88,24 @@ class ScriptedNode:
         if self._runner is not None:
             await self._runner.cleanup()
 
+    def freeze(self) -> None:
+        """Answer nothing any more, until `stop`."""
+        self._thawed.clear()
+
+    @web.middleware
+    async def _freezable(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        await self._thawed.wait()
+        return await handler(request)
+
+    async def wait_for_looks(self, count: int) -> None:
+        """Wait until it was asked for its view so often, from the beginning."""
+        async with asyncio.timeout(10):
+            while self.looks < count:
+                self._came.clear()
+                await self._came.wait()
+
     async def wait_for_appends(self, count: int) -> None:
         async with asyncio.timeout(5):
             while len(self.appends) < count:
@@ -86,8 +113,14 @@ class ScriptedNode:
                 await self._came.wait()
 
     async def _cluster(self, request: web.Request) -> web.Response:
-        body = {"cluster_id": "c", "node": "n1", "leader": None, "term": 1, "nodes": []}
-        return web.json_response(body | {"commit_index": 10, "applied_index": 10})
+        self.looks += 1
+        self._looking += 1
+        self.looks_at_once = max(self.looks_at_once, self._looking)
+        self._came.set()
+        await asyncio.sleep(0)
+        self._looking -= 1
+        body = {"cluster_id": "c", "commit_index": 10, "applied_index": 10}
+        return web.json_response(body | self.view)
 
     async def _register(self, request: web.Request) -> web.Response:
         self.producers += 1
