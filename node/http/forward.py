@@ -2,7 +2,9 @@
 
 The bytes of the body are passed on as they came. A request is passed on once: `Cute-Forwarded` says
 so, and a node that does not lead refuses such a request. What fails before the leader was connected
-is refused and tried once more; what fails later may have been written.
+is refused and tried once more; what fails later may have been written. Nobody waits for a leader
+that leads no more: it may be frozen, and whoever asked can repeat at the new one what may be
+repeated.
 """
 
 from __future__ import annotations
@@ -11,7 +13,8 @@ import asyncio
 import contextlib
 import io
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from functools import cache
 from typing import Final, TypeAlias
 
@@ -35,7 +38,11 @@ Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 FORWARDED: Final = "Cute-Forwarded"
 LEADER_WAIT_S: Final = 1.0
 """Longest wait for a leader; an election takes about as long."""
+DEPOSED_S: Final = 0.2
+"""What a leader gets to answer in once another one leads: one that hands over answers well."""
 _POLL_S: Final = 0.02
+_LOOK_S: Final = 0.1
+"""So often it is looked who leads, while requests wait for a leader's answer."""
 _SHOW_HERE_S: Final = 0.2
 _CONNECT_TIMEOUT_S: Final = 1.0
 _MARGIN_S: Final = 1.0
@@ -85,6 +92,7 @@ class Forwarder:
     """Connections to the other nodes, kept open between requests."""
 
     def __init__(self) -> None:
+        self._patience = _Patience()
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=_CONNECTIONS_MAX),
             middlewares=(_one_attempt,),
@@ -93,14 +101,27 @@ class Forwarder:
         )
 
     async def close(self) -> None:
+        self._patience.close()
         await self._session.close()
 
-    async def send(self, request: web.Request, base_url: str, timeout_s: float) -> web.Response:
-        """Pass the request on to the node at `base_url` and return its answer.
+    async def send(
+        self, request: web.Request, base_url: str, term: int, timeout_s: float
+    ) -> web.Response:
+        """Pass the request on to the node at `base_url`, which led in `term`; return its answer.
 
-        Raises NotConnected; AnswerLost.
+        Raises NotConnected; AnswerLost, also when that node leads no more.
         """
         body = await read_body(request)
+        replica = context_of(request).live_replica()
+        try:
+            async with self._patience.until_deposed(replica, term):
+                return await self._send(request, body, base_url, timeout_s)
+        except TimeoutError as error:
+            raise AnswerLost("another node leads now") from error
+
+    async def _send(
+        self, request: web.Request, body: bytes, base_url: str, timeout_s: float
+    ) -> web.Response:
         headers = {name: request.headers[name] for name in _PASSED_ON if name in request.headers}
         headers[FORWARDED] = context_of(request).config.id
         headers["Cute-Request-Id"] = request[REQUEST_ID]
@@ -122,6 +143,41 @@ class Forwarder:
             raise AnswerLost(str(error)) from error
         back = {name: reply.headers[name] for name in _PASSED_BACK if name in reply.headers}
         return web.Response(status=reply.status, body=content or None, headers=back)
+
+
+class _Patience:
+    """Ends the wait for a leader's answer, by TimeoutError, when there is one of a newer term."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[asyncio.Timeout, tuple[Replica, int]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    @asynccontextmanager
+    async def until_deposed(self, replica: Replica, term: int) -> AsyncIterator[None]:
+        async with asyncio.Timeout(None) as timeout:
+            self._waiting[timeout] = (replica, term)
+            if self._timer is None:
+                self._look_later()
+            try:
+                yield
+            finally:
+                self._waiting.pop(timeout, None)
+
+    def _look_later(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(_LOOK_S, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        for timeout, (replica, term) in list(self._waiting.items()):
+            if replica.leader_id is not None and replica.term > term:
+                del self._waiting[timeout]
+                timeout.reschedule(_now() + DEPOSED_S)
+        if self._waiting:
+            self._look_later()
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
 
 
 @cache
@@ -192,7 +248,7 @@ class _Attempt:
         asked = replica.leader_id
         try:
             answer = await self._context.forwarder.send(
-                request, replica.leader_http, self._query.timeout_ms / 1000
+                request, replica.leader_http, replica.term, self._query.timeout_ms / 1000
             )
         except AnswerLost as error:
             raise Problem(

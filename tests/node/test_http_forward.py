@@ -117,6 +117,28 @@ async def test_an_answer_that_is_lost_means_unknown_and_nothing_is_sent_twice(cl
     assert [request.split(b" ")[0] for request in heard] == [b"POST", b"DELETE", b"PUT"]
 
 
+async def test_a_leader_that_hangs_is_waited_for_until_another_leads(cluster) -> None:
+    leader, follower, _ = cluster
+    await leader.create("orders")
+    await leader.server.close()
+    heard = asyncio.Event()
+
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        heard.set()
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(hang, *leader.config.http):
+        path = f"{RECORDS}?timeout_ms=60000"
+        asking = asyncio.create_task(follower.refused("POST", path, "outcome_unknown", json=ONE))
+        await heard.wait()
+        assert not asking.done()
+        await leader.replica.stop()
+        async with asyncio.timeout(5):
+            await asking
+
+
 async def test_an_append_waits_for_the_next_leader(cluster) -> None:
     leader, follower, other = cluster
     await leader.create("orders")
