@@ -5,6 +5,8 @@ The text of an event is constant; its facts are the `extra` fields of the loggin
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import logging
 import sys
 import time
@@ -12,6 +14,11 @@ from typing import Any, Final
 
 import msgspec
 
+logger = logging.getLogger(__name__)
+
+QUIET_S: Final = 10.0
+"""Between two lines about connections that cannot be accepted."""
+_EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -21,6 +28,29 @@ def configure_logging(level: str, log_format: str) -> None:
     handler.setFormatter(JsonLines() if log_format == "json" else TextLines())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.getLogger("asyncio").setLevel(logging.WARNING)
+
+
+class LoopErrors:
+    """An event loop's exception handler. While no file may be opened, asyncio tells of each of its
+    attempts to accept a connection, many a second; one line in a while says as much.
+    """
+
+    def __init__(self) -> None:
+        self._quiet_until = 0.0
+        self._untold = 0
+        """Attempts since the last line."""
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        is_about_accepting = isinstance(error, OSError) and error.errno in _EXHAUSTED
+        if not is_about_accepting or "socket" not in context:
+            loop.default_exception_handler(context)
+            return
+        self._untold += 1
+        if loop.time() >= self._quiet_until:
+            extra = {"error": str(error), "attempts": self._untold}
+            logger.error("cannot accept connections", extra=extra)
+            self._quiet_until, self._untold = loop.time() + QUIET_S, 0
 
 
 def facts_of(record: logging.LogRecord) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from ..storage.errors import StorageError
 from .config import NodeConfig
 from .http.context import Context
 from .http.server import HttpServer
+from .logs import LoopErrors
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ EXIT_DONE: Final = 0
 EXIT_REFUSED: Final = 1
 EXIT_REPLICA_FAILED: Final = 70
 _OWN_FILES: Final = 1024
-"""Room for segments, the write-ahead log and peers."""
+"""Room for the write-ahead log, peers, and segments: three for each stream that is written to."""
 STOP_TIMEOUT_S: Final = 60.0
 """A checkpoint that takes longer is given up: the write-ahead log has everything."""
 
@@ -72,6 +73,7 @@ async def run_node(config: NodeConfig) -> int:
     """
     stop = asyncio.Event()
     _on_signals(stop)
+    asyncio.get_running_loop().set_exception_handler(LoopErrors())
     _allow_files(2 * config.connections_max + _OWN_FILES)
     context = Context(config)
     try:
@@ -124,15 +126,14 @@ async def _stop(config: NodeConfig, replica: Replica, server: HttpServer) -> Non
     logger.info("stopped", extra={"id": config.id})
 
 
-def _allow_files(count: int) -> None:
-    """Make room for `count` open files: clients must not take the ones that the log needs."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY or soft >= count:
-        return
-    allowed = count if hard == resource.RLIM_INFINITY else min(count, hard)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
-    if allowed < count:
-        logger.warning("few open files allowed", extra={"allowed": allowed, "wanted": count})
+def _allow_files(wanted: int) -> None:
+    """Open as many files as may be: nobody knows how many streams there will be. Fewer than
+    `wanted` are too few for a node whose clients take all the connections they may.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        logger.warning("few open files allowed", extra={"allowed": hard, "wanted": wanted})
 
 
 def _on_signals(stop: asyncio.Event) -> None:

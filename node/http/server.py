@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 
 from aiohttp import web
 
@@ -12,6 +14,9 @@ from .app import build_app
 from .context import Context
 
 _BACKLOG = 1024
+"""Connections that the system keeps until they are accepted."""
+_ACCEPTED_MAX = 16
+"""At a time. When no more files may be opened, asyncio fails so often, and sets as many timers."""
 
 
 class HttpServer:
@@ -34,8 +39,9 @@ class HttpServer:
         host, port = context.config.http
         try:
             server = await loop.create_server(
-                lambda: Arrival(context, manager), host, port, backlog=_BACKLOG
+                lambda: Arrival(context, manager), host, port, backlog=_ACCEPTED_MAX
             )
+            _keep_waiting(server, _BACKLOG)
         except OSError:
             await runner.cleanup()
             raise
@@ -56,3 +62,12 @@ class HttpServer:
         for transport in list(self._context.strangers):
             transport.close()
         await self._runner.cleanup()
+
+
+def _keep_waiting(server: asyncio.Server, count: int) -> None:
+    """Have the system keep so many connections: asyncio has one number for this and for how many it
+    accepts at a time.
+    """
+    for listening in server.sockets:
+        with socket.socket(fileno=os.dup(listening.fileno())) as same:
+            same.listen(count)

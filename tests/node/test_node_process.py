@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import resource
 import signal
 import sys
@@ -126,3 +127,46 @@ async def test_a_disk_that_fails_ends_the_process_with_status_70(tmp_path, ports
         status, logged = await ended(started)
     assert status == 70
     assert logged[-1]["event"] == "the replica failed"
+
+
+def open_files(pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+async def test_a_node_that_can_accept_nobody_says_so_once(tmp_path, ports) -> None:
+    base_url = f"http://127.0.0.1:{ports[0]}"
+    async with process(tmp_path / "n1", ports) as started:
+        async with aiohttp.ClientSession() as session:
+            await ready(session, base_url)
+        limit = open_files(started.pid) + 4
+        _, hard = resource.prlimit(started.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(started.pid, resource.RLIMIT_NOFILE, (limit, hard))
+        opened = [await asyncio.open_connection("127.0.0.1", ports[0]) for _ in range(12)]
+        async with asyncio.timeout(DEADLINE_S):
+            while open_files(started.pid) < limit:
+                await asyncio.sleep(0.01)
+        for _, writer in opened:
+            writer.close()
+        async with aiohttp.ClientSession() as session:
+            await ready(session, base_url)
+        started.send_signal(signal.SIGTERM)
+        status, logged = await ended(started)
+    assert status == 0
+    errors = [line["event"] for line in logged if line["level"] == "error"]
+    assert errors.count("cannot accept connections") == 1
+    assert len(errors) < 50, "to close while asyncio wants to accept again costs some lines"
+
+
+async def test_a_node_may_open_all_files_that_its_limit_allows(tmp_path, ports) -> None:
+    def allow_few() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, 512))
+
+    async with process(tmp_path / "n1", ports, preexec_fn=allow_few) as started:
+        async with aiohttp.ClientSession() as session:
+            await ready(session, f"http://127.0.0.1:{ports[0]}")
+        assert resource.prlimit(started.pid, resource.RLIMIT_NOFILE) == (512, 512)
+        started.send_signal(signal.SIGTERM)
+        _, logged = await ended(started)
+    warned = next(line for line in logged if line["event"] == "few open files allowed")
+    assert warned["allowed"] == 512
+    assert warned["wanted"] > 512
