@@ -47,6 +47,24 @@ def test_further_failures_set_it_aside_for_longer() -> None:
     assert endpoints.candidates(12.5, leader_first=False) == [A, B]
 
 
+def test_what_fails_together_counts_once() -> None:
+    endpoints = Endpoints([A, B])
+    for _ in range(64):
+        endpoints.failed(A, now=10.0)
+    assert endpoints.candidates(11.5, leader_first=False) == [A, B]
+
+
+def test_a_term_is_known_when_its_leader_is() -> None:
+    endpoints = Endpoints([A, B])
+    endpoints.answered(A, None, term=4)
+    assert endpoints.term == 0
+    endpoints.answered(A, "n1", term=4)
+    endpoints.answered(B, "n2", term=3)
+    assert endpoints.term == 4
+    endpoints.learn([("n1", A)], leader="n1", term=5)
+    assert endpoints.term == 5
+
+
 def test_a_dead_leader_is_not_asked_first() -> None:
     endpoints = Endpoints([A, B])
     endpoints.learn([("n1", A)], leader="n1")
