@@ -82,7 +82,7 @@ async def test_a_stall_is_felt_by_every_append_that_was_due_meanwhile() -> None:
     case = Case(Kind.FIXED_RATE, value_bytes=10, rate=100, seconds=0.4, warm_up_s=0)
     share = await play(MemoryLog(stall_s=0.2), case)
     assert share.records == 40
-    assert share.latencies.percentile_s(100) >= 0.2
+    assert share.latencies.max_s >= 0.2
     assert 0.05 < share.latencies.percentile_s(75) < 0.2
 
 
