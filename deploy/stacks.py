@@ -16,15 +16,17 @@ LAYERS = (
     ("load", r"cute/node/cli/bench/"),
     ("HTTP (aiohttp)", r"/aiohttp/"),
     ("client: encode and decode records", r"cute/client/(record|wire|answers|batch_format)\.py"),
-    ("client: batches and futures", r"cute/client/(producer|batch|window|lanes)\.py"),
+    ("client: batches and futures", r"cute/client/(producer|bulk|batch|window|lanes)\.py"),
+    ("client: fast door", r"cute/client/(door|frames|follow)\.py"),
     ("client: calls", r"cute/client/"),
+    ("fast door", r"cute/node/door/"),
     ("answer", r"cute/node/http/(answers|pages|headers)\.py"),
     ("check and pack", r"cute/node/http/"),
     ("propose", r"cute/replication/(coalescer|capacity)\.py"),
     ("WAL: frames and buffer", r"cute/storage/(wal|wal_frame|entry_cache|term_runs)\.py"),
     ("WAL: segments and recovery", r"cute/storage/wal_"),
     ("peers: messages", r"cute/replication/messages\.py"),
-    ("peers: sockets", r"cute/replication/(peers|exchange|introductions)\.py"),
+    ("peers: sockets", r"cute/replication/(peers|links|exchange|introductions)\.py"),
     (
         "apply",
         r"cute/replication/(machine|stream|dedupe|transactions|groups?|recent|unwritten)\.py",
@@ -33,7 +35,7 @@ LAYERS = (
         "segments",
         r"cute/(replication/(stream_files|segments)|storage/(segment|store|log|index))\.py",
     ),
-    ("handing work to threads", r"cute/replication/jobs\.py"),
+    ("handing work to threads", r"cute/replication/(jobs|runtime)\.py"),
     ("Raft: turns", r"cute/replication/(engine|journal|gate|measures|persistence)\.py"),
     ("Raft: protocol", r"cute/replication/(raft|following|progress|elections|upstream)\.py"),
     ("Raft: protocol", r"/pysyncobj/"),
@@ -42,7 +44,7 @@ LAYERS = (
 LOOP = "event loop itself"
 SYSTEM = "system calls of the loop: sockets, polling"
 _SHARED = (
-    r"cute/(storage/(batch|record|codec|filesystem)|replication/(commands|runtime)"
+    r"cute/(storage/(batch|record|codec|filesystem)|replication/commands"
     r"|node/cli/bench/worker)\.py"
 )
 """What several layers use counts for the one that uses it."""

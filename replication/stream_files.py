@@ -20,6 +20,10 @@ from .unwritten import Unwritten
 
 _CONFIG = LogConfig(segment_bytes_max=POSITION_MAX)
 """When a segment is sealed was decided in apply."""
+OPEN_SEGMENTS_MAX = 128
+"""Sealed ones, of all streams; four descriptors each. Who reads here and there in ten million
+records, with segments of 16 MiB, opens none anew.
+"""
 
 
 class StreamFiles:
@@ -27,7 +31,7 @@ class StreamFiles:
         self._folder = folder
         self._files = files
         self._logs: dict[int, Log] = {}
-        self._idle = IdleSegments()
+        self._idle = IdleSegments(OPEN_SEGMENTS_MAX)
         self.found_damaged: list[tuple[int, DamagedBatch]] = []
         """What was seen to be damaged when it was opened, by stream id."""
 
