@@ -136,6 +136,8 @@ class FetchedSegment:
         if is_done(log, self._row.name):
             self.abandon()
             return Outcome.DONE
+        if all(each.next_offset != self._row.end_offset for each in log.sealed_segments()):
+            return Outcome.WAITS
         if self._writer is None:
             self._chain = log.link_at(self._row.base_offset)
             self._writer = log.new_segment(self._row.name)

@@ -10,6 +10,10 @@ import pytest
 from cute_logger.replication.sim.runner import simulate
 
 FOUND = {
+    ("rot", 6000144): (
+        "A segment fetched from another node was put in the place of segments of which this one's"
+        " files did not have the last yet: they lag behind the list."
+    ),
     ("evil", 2000): (
         "An answer to what the former snapshot's fetch had asked was taken for one to the next's:"
         " test_snapshot_rules.py, an_answer_for_the_former_snapshot_is_not_taken."
